@@ -1,0 +1,67 @@
+# The two commands of the README are `make demo` and `make test`; the others are for work on lbnode itself.
+
+.DELETE_ON_ERROR:
+.PHONY: demo test check kernel-test lab-test bench docs venv system format clean
+
+# Debian's own python3: the lab's guest runs as whoever called it and must be able to read the interpreter.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+BIN    := .venv/bin
+APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
+
+PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv
+# A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).
+COMPILER := $(shell grep -qs amx_tile /proc/cpuinfo && ! command -v cc >/dev/null && echo gcc)
+MISSING   = $(shell for p in $(PROGRAMS) $(COMPILER); do \
+	dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
+
+demo: system venv
+	@$(BIN)/lbnode lab run three-tier
+
+test: check kernel-test lab-test
+
+check: venv system
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/pytest -q
+
+kernel-test: system venv
+	$(BIN)/lbnode lab kernel -- $(BIN)/pytest -q tests/kernel
+
+lab-test: system venv
+	$(BIN)/pytest -v tests/lab
+
+bench: system venv
+	$(BIN)/lbnode lab kernel -- $(BIN)/python bench/ipvs.py
+
+docs: venv
+	$(BIN)/python -m lbnode.config.reference > docs/reference/cluster-file.md
+	$(BIN)/python -m lbnode.cli.reference > docs/reference/commands.md
+
+format: venv
+	$(BIN)/ruff format -q .
+	$(BIN)/ruff check -q --fix .
+
+venv: .venv/made
+
+.venv/made: requirements.lock pyproject.toml | system
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Installs what is missing. Daemons that come with it are not left running: the lab starts its own, in namespaces.
+system:
+	@set -e; missing="$(MISSING)"; if [ -n "$$missing" ]; then \
+		echo "installing: $$missing"; \
+		$(APT) update -q; \
+		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $$missing; \
+		if [ -d /run/systemd/system ]; then for unit in haproxy bird nginx; do case "$$missing" in *$$unit*) \
+			$(subst apt-get,systemctl,$(APT)) disable --now $$unit;; esac; done; fi; \
+	fi
+
+# Locks what pyproject.toml asks for (needs pip-tools).
+requirements.lock: ;
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,151 @@
+"""The driver of announcements: leaves its orders in the file `wanted`, and reads in `told` what became of them.
+
+ExaBGP's relay follows the file by itself, so what is announced does not depend on the life of whoever wrote it: an
+agent that dies withdraws nothing, and an ExaBGP that comes back announces what stands there (docs/adr/0001).
+"""
+
+import os
+import select
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lbnode.bgp import words
+from lbnode.bgp.inotify import Watch
+from lbnode.bgp.told import Told, alive, announcement, read_told
+from lbnode.drivers import Observed, Result
+from lbnode.paths import Paths
+from lbnode.plan import Change
+from lbnode.resources import Announcement, Key, Row, Running
+
+LOOK_S = 0.1
+"""A relay that dies writes nothing: so often it is looked whether it still lives."""
+SILENT = "cannot see what became of {}: ExaBGP runs, but its relay has not answered yet"
+START_IT = "start it: systemctl start lbnode-exabgp"
+
+
+class ExabgpDriver:
+    """`wait_s`: how long one batch waits for ExaBGP to follow. Once it has waited in vain for an ExaBGP that does not
+    run, it does not wait again before it has seen it run: the pass goes on, for there are other rows than these."""
+
+    kinds: tuple[type[Row], ...] = (Running, Announcement)
+
+    def __init__(self, paths: Paths, wait_s: float = 3.0) -> None:
+        self.paths, self.wait_s = paths, wait_s
+        self._config = ""
+        self._orders: dict[Key, Announcement] | None = None
+        self._in_vain = False
+
+    def observe(self, wanted: Sequence[Row]) -> Observed:
+        """What ExaBGP announces now. Orders that stand in the file, that nobody has carried out, and that are not
+        `wanted` are among the rows too, for they would come true later: so they are seen, and deleted."""
+        told, left = read_told(self.paths), self._left()
+        orders = {row.key: row for row in map(announcement, left.routes.values())}
+        rows = {row.key: row for row in told.announced} if told else {}
+        desired = {row.key: row for row in wanted}
+        self._orders, self._config = orders | rows, left.config
+        rows |= {key: row for key, row in orders.items() if key not in rows and key not in desired}
+        if told is None:
+            return Observed(tuple(rows.values()))
+        self._in_vain = False
+        running = Running("exabgp", told.config)
+        if desired.get(running.key) == running:
+            self._config = told.config
+        return Observed((running, *rows.values()))
+
+    def apply(self, changes: Sequence[Change]) -> list[Result]:
+        """Writes the orders, all of them, and waits until they have been followed."""
+        if self._orders is None:
+            self.observe(())
+        orders, config = dict(self._orders or {}), ""
+        for change in changes:
+            if isinstance(change.new, Running):
+                config = self._config = change.new.config
+            elif isinstance(change.new, Announcement):
+                orders[change.new.key] = change.new
+            else:
+                orders.pop(change.row.key, None)
+        self._orders = orders
+        idle = self._in_vain or not (any(change.new for change in changes) or alive(self.paths))
+        try:
+            told = self._order(config, 0 if idle else self.wait_s)
+        except OSError as error:
+            return [Result(change, f"cannot write {self.paths.bgp_wanted}: {error.strerror}") for change in changes]
+        self._in_vain = told is None
+        silent = told is None and alive(self.paths)
+        return [
+            Result(change, SILENT.format(change.row.title) if silent else _error(change, told)) for change in changes
+        ]
+
+    def _left(self) -> words.Wanted:
+        """The orders in the file; a file that is not there or not ours holds none."""
+        try:
+            return words.wanted_from(self.paths.bgp_wanted.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return words.Wanted({}, "", "")
+
+    def _order(self, config: str, wait_s: float) -> Told | None:
+        """Writes `wanted`, waits until it is followed, and ExaBGP runs with `config` unless that is "". Returns the
+        latest answer, of whatever orders."""
+        serial = f"{os.getpid()}-{time.monotonic_ns()}"
+        path = self.paths.bgp_wanted
+        path.parent.mkdir(parents=True, exist_ok=True)
+        watch, poll = Watch(path.parent), select.poll()
+        try:
+            poll.register(watch.fd, select.POLLIN)
+            routes = ({**asdict(row), "communities": list(row.communities)} for row in (self._orders or {}).values())
+            scratch = path.with_name(f".{path.name}.{os.getpid()}")
+            scratch.write_text(words.wanted_text(routes, self._config, serial), encoding="utf-8")
+            scratch.chmod(0o644)  # the relay runs as another user
+            scratch.replace(path)
+            deadline = time.monotonic() + wait_s
+            while True:
+                told, left = read_told(self.paths), deadline - time.monotonic()
+                if left <= 0 or (told and told.serial == serial and config in ("", told.config)):
+                    return told
+                poll.poll(1000 * min(LOOK_S, left))
+                watch.names()
+        finally:
+            watch.close()
+
+
+def peers(paths: Paths) -> dict[str, dict[str, Any]]:
+    """The BGP peers by address: `state` (up, down, connected), `since` (seconds since 1970), `reason`.
+
+    Empty when ExaBGP does not run. Raises LbnodeError when what the relay wrote cannot be read.
+    """
+    told = read_told(paths)
+    return told.peers if told else {}
+
+
+def _error(change: Change, told: Told | None) -> str:
+    """Why a change did not come true; "" when it did."""
+    row = change.row
+    if isinstance(row, Running):
+        return _running_error(change, told)
+    if change.action == "delete":
+        if told and any(row.key == other.key for other in told.announced):
+            return f"cannot withdraw {row.title}: ExaBGP does not follow" + _because(told)
+        return ""
+    if told is None:
+        return f"cannot announce {row.title}: ExaBGP is not running; it will announce it when it starts"
+    if row in told.announced:
+        return ""
+    if row.key in told.refused:
+        return f"cannot announce {row.title}: ExaBGP refused it: {told.refused[row.key]}"
+    return f"cannot announce {row.title}: ExaBGP does not follow" + _because(told)
+
+
+def _running_error(change: Change, told: Told | None) -> str:
+    if not isinstance(change.new, Running):
+        return "cannot stop ExaBGP: lbnode starts and stops no programs; stop it: systemctl stop lbnode-exabgp"
+    if told is None:
+        return f"cannot run ExaBGP with configuration {change.new.config}: it is not running; {START_IT}"
+    if told.config == change.new.config:
+        return ""
+    return f"cannot run ExaBGP with configuration {change.new.config}: it runs with {told.config}" + _because(told)
+
+
+def _because(told: Told) -> str:
+    return f": {told.problem}" if told.problem else " yet"

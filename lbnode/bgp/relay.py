@@ -1,0 +1,230 @@
+"""The relay: ExaBGP runs it as its API process, and it makes ExaBGP announce what the file `wanted` says.
+
+It holds no state of its own. What ExaBGP runs with, which peers it has and what it announces is asked of ExaBGP (at the
+start and after each reload); what should be is read from `wanted` whenever inotify reports it. The difference is told,
+and the outcome is left in `told`, by rename. A lock on `relay.lock` beside them says that it lives.
+
+It ends when its input ends, and for no other reason: an API process that dies six times within 64 seconds takes ExaBGP
+and every route with it (reactor/api/processes.py, `_record_respawn`). It needs nothing but the standard library.
+"""
+
+import copy
+import fcntl
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # started as a script, by an interpreter that may not know where lbnode is
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from lbnode.bgp import words
+from lbnode.bgp.inotify import Watch
+from lbnode.bgp.pipe import Pipe
+
+BATCH = 50
+"""Commands on their way at once: far below what a pipe holds, so that neither side can block the other."""
+RETRY_S = 0.05, 10.0
+"""A reload that did not take is tried again: after the first, then twice as long each time, up to the second."""
+
+
+class Relay:
+    """One life between ExaBGP's pipe and the two files."""
+
+    def __init__(self, wanted: Path, told: Path) -> None:
+        self.wanted_file, self.told_file = wanted, told
+        self.pipe = Pipe(self.on_event)
+        self.watch: Watch | None = None
+        self.lock = -1
+        self.since = round(time.time(), 3)
+        self.wanted: words.Wanted | None = None
+        self.settled = ""
+        self.told: dict[words.Key, words.Route] = {}
+        self.refused: dict[words.Key, str] = {}
+        self.config = ""
+        self.peers: dict[str, dict[str, Any]] = {}
+        self.problems = {"wanted": "", "reload": ""}
+        self.retry_at, self.retry_s = 0.0, RETRY_S[0]
+        self.published: object = None
+
+    def run(self) -> None:
+        """Until the end of the input, which raises EOFError."""
+        self.learn()
+        while True:
+            if self.watch is None:
+                self.attach()
+            if self.reload_in() == 0:
+                self.reload()
+            while self.tell():
+                self.publish()
+            self.publish()
+            self.pipe.wait(1.0 if self.watch is None else self.reload_in())
+
+    def attach(self) -> None:
+        """Takes the lock and begins to watch. Tried again later when the directory cannot be used, or another lives."""
+        directory = self.wanted_file.parent
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if self.lock < 0:
+                self.lock = os.open(directory / words.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            while not take(self.lock):  # an observer holds it for a moment; or another relay follows the same file
+                self.pipe.wait(0.02)
+            self.told_file.unlink(missing_ok=True)
+            self.watch = Watch(directory)
+        except OSError as error:
+            complain(f"cannot follow {self.wanted_file}: {error}")
+            return
+        self.pipe.add_reader(self.watch.fd, self.on_files)
+        self.read_wanted()
+
+    def detach(self) -> None:
+        """Lets go of the directory; what is announced stays so."""
+        if self.watch:
+            self.pipe.remove_reader(self.watch.fd)
+            self.watch.close()
+        if self.lock >= 0:
+            os.close(self.lock)
+        self.watch, self.lock = None, -1
+
+    def on_files(self) -> None:
+        names = self.watch.names() if self.watch else set()
+        if names is None:
+            self.detach()
+        elif self.wanted_file.name in names:
+            self.read_wanted()
+
+    def read_wanted(self) -> None:
+        """A file that is not there yet, or not understood, changes nothing."""
+        try:
+            self.wanted = words.wanted_from(self.wanted_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            self.problems["wanted"] = f"cannot read {self.wanted_file}: {error}; keeping what it said before"
+            return
+        self.problems["wanted"] = ""
+        self.refused.clear()
+        self.retry_at, self.retry_s = 0.0, RETRY_S[0]
+
+    def tell(self) -> bool:
+        """Tells ExaBGP a batch of the difference; False when there was none."""
+        if self.wanted is None:
+            return False
+        steps = words.difference(self.told, self.wanted.routes)
+        batch = [step for step in steps if step.key not in self.refused][:BATCH]
+        if not batch:
+            self.settled = self.wanted.serial
+            return False
+        for step, answer in zip(batch, self.pipe.ask([step.command for step in batch]), strict=True):
+            if step.route is None:
+                # An error to a withdrawal means that the peer is not there any more.
+                self.told.pop(step.key, None)
+            elif answer != "error":
+                self.told[step.key] = step.route
+            elif self.wanted.routes.get(step.key) == step.route:
+                peer = step.key[0]
+                self.refused[step.key] = "see its log" if peer in self.peers else f"it has no neighbor {peer}"
+        return True
+
+    def learn(self) -> None:
+        """Asks ExaBGP for everything that is not in the files."""
+        peers, self.config = words.neighbors_from(self.pipe.show("show neighbor configuration"))
+        states = words.states_from(self.pipe.show("show neighbor summary"))
+        for gone in self.peers.keys() - peers:
+            del self.peers[gone]
+        for peer in peers:
+            self.set_state(peer, states.get(peer, "down"), "")
+        self.told = words.routes_from(self.pipe.show("show adj-rib out"))
+        self.refused.clear()
+
+    def reload_in(self) -> float | None:
+        """Seconds until ExaBGP should be told to reload; None when it runs with what is wanted."""
+        if self.wanted is None or self.wanted.config in ("", self.config):
+            self.problems["reload"] = ""
+            return None
+        return max(0.0, self.retry_at - time.monotonic())
+
+    def reload(self) -> None:
+        """Tells ExaBGP to reload, and looks whether it did.
+
+        It answers before it reloads, refuses a bad file in silence, and forgets the command while routes wait for a
+        peer that is down (reactor/loop.py, `_pending_adjribout`); so this is tried again until it took.
+        """
+        wanted = self.wanted.config if self.wanted else ""
+        self.pipe.ask(["reload"])
+        if words.neighbors_from(self.pipe.show("show neighbor configuration"))[1] == wanted:
+            self.learn()
+            return
+        self.retry_at = time.monotonic() + self.retry_s
+        self.retry_s = min(2 * self.retry_s, RETRY_S[1])
+        if self.retry_s > 1:
+            self.problems["reload"] = f"ExaBGP does not take configuration {wanted}; see its log"
+
+    def on_event(self, line: str) -> None:
+        if state := words.state_from(line):
+            self.set_state(*state)
+
+    def set_state(self, peer: str, state: str, reason: str) -> None:
+        """`since`: when it last came up or ceased to be up, seconds since 1970. Attempts to connect do not count."""
+        old = self.peers.get(peer)
+        same = old is not None and (old["state"] == "up") == (state == "up")
+        since = old["since"] if old and same else round(time.time(), 3)
+        self.peers[peer] = {"state": state, "since": since, "reason": reason or (old["reason"] if old and same else "")}
+
+    def publish(self) -> None:
+        """Writes `told`, when it differs from what was written before."""
+        blank: words.Route = {"med": None, "communities": []}
+        value = {
+            "pid": os.getpid(),
+            "since": self.since,
+            "config": self.config,
+            "serial": self.settled,
+            "announced": [{"peer": key[0], "prefix": key[1], **blank, **self.told[key]} for key in sorted(self.told)],
+            "refused": [{"peer": key[0], "prefix": key[1], "why": why} for key, why in sorted(self.refused.items())],
+            "peers": self.peers,
+            "problem": "; ".join(filter(None, self.problems.values())),
+        }
+        if self.watch is None or value == self.published:
+            return
+        scratch = self.told_file.with_name(f".{self.told_file.name}.{os.getpid()}")
+        try:
+            scratch.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+            scratch.replace(self.told_file)
+            self.published = copy.deepcopy(value)
+        except OSError as error:
+            complain(f"cannot write {self.told_file}: {error}")
+
+
+def take(lock: int) -> bool:
+    """Whether the lock is ours now."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def complain(message: str) -> None:
+    """To ExaBGP's own standard error: the journal."""
+    print(f"lbnode relay: {message}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Arguments: the files `wanted` and `told`."""
+    os.umask(0o022)  # ExaBGP's own umask would keep others from reading `told`
+    while True:
+        relay = Relay(*map(Path, sys.argv[1:3]))
+        try:
+            relay.run()
+        except EOFError:
+            return
+        except Exception as error:  # noqa: BLE001 - dying of it again and again would end every BGP session
+            complain(f"cannot go on, beginning anew: {error!r}")
+            relay.detach()
+            time.sleep(1)
+
+
+if __name__ == "__main__":
+    main()

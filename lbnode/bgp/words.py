@@ -1,0 +1,122 @@
+"""What the relay and its neighbours say to each other, as text and back. PURE, and only the standard library.
+
+Towards lbnode: the files `wanted` and `told`. Towards ExaBGP: lines of its API, which have one form from 4.2 to 5.0
+unless a docstring says otherwise.
+"""
+
+import ipaddress
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Route = dict[str, Any]
+"""The fields of an Announcement: prefix, peer, next_hop, med (a number or null), communities (a list)."""
+Key = tuple[str, str]
+"""What ExaBGP knows a route by: peer, prefix."""
+
+LOCK = "relay.lock"
+"""The file beside `wanted` and `told` that the relay holds a lock on."""
+
+
+class Wanted(NamedTuple):
+    """`config` is the digest of the configuration that ExaBGP should run with, "" when that is no matter; `serial` is
+    new with each writing, so that the writer knows the answer to its own."""
+
+    routes: dict[Key, Route]
+    config: str
+    serial: str
+
+
+class Step(NamedTuple):
+    """One command and what it leads to: `route` is None for a withdrawal."""
+
+    command: str
+    key: Key
+    route: Route | None
+
+
+def wanted_text(routes: Iterable[Route], config: str, serial: str) -> str:
+    """The content of the file `wanted`."""
+    rows = sorted(routes, key=lambda route: (route["peer"], route["prefix"]))
+    return json.dumps({"serial": serial, "config": config, "announcements": rows}, indent=1) + "\n"
+
+
+def wanted_from(text: str) -> Wanted:
+    """Raises ValueError when the text is not what `wanted_text` makes; nothing else gets as far as ExaBGP's input."""
+    try:
+        data = json.loads(text)
+        routes = [_checked(route) for route in data["announcements"]]
+        return Wanted(
+            {(route["peer"], route["prefix"]): route for route in routes}, str(data["config"]), str(data["serial"])
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _checked(route: Route) -> Route:
+    network, peer = ipaddress.ip_network(route["prefix"]), ipaddress.ip_address(route["peer"])
+    next_hop = ipaddress.ip_address(route["next_hop"])
+    # ExaBGP answers `done` to a route or a next hop of a family that the peer does not carry, and leaves it out.
+    if not network.version == peer.version == next_hop.version:
+        raise ValueError(f"{network} via {next_hop} is not of the family of peer {peer}")
+    if route["med"] is not None and not 0 <= int(route["med"]) < 1 << 32:
+        raise ValueError(f"{network}: MED {route['med']}")
+    for community in route["communities"]:
+        if not re.fullmatch(r"\d{1,5}:\d{1,5}", community):
+            raise ValueError(f"{network}: community {community!r}")
+    return dict(route)
+
+
+def difference(told: Mapping[Key, Route], wanted: Mapping[Key, Route]) -> list[Step]:
+    """What to tell so that `told` becomes `wanted`: withdrawals first, each kind in the order of its keys."""
+    gone = [
+        Step(f"neighbor {peer} withdraw route {prefix}", (peer, prefix), None)
+        for peer, prefix in sorted(told.keys() - wanted.keys())
+    ]
+    return gone + [Step(announce(route), key, route) for key, route in sorted(wanted.items()) if told.get(key) != route]
+
+
+def announce(route: Route) -> str:
+    """The API command for one route. ExaBGP replaces the attributes of a route that it has already."""
+    words = ["neighbor", route["peer"], "announce route", route["prefix"], "next-hop", route["next_hop"]]
+    if route["med"] is not None:
+        words += ["med", str(int(route["med"]))]
+    if route["communities"]:
+        words += [f"community [{' '.join(route['communities'])}]"]
+    return " ".join(words)
+
+
+def neighbors_from(lines: Sequence[str]) -> tuple[list[str], str]:
+    """`show neighbor configuration`: the peers, and the digest that all their descriptions carry, else ""."""
+    text = "\n".join(lines)
+    peers = re.findall(r"^neighbor (\S+) \{", text, re.MULTILINE)
+    digests = re.findall(r'^\s+description "lbnode config (\w+)";', text, re.MULTILINE)
+    return peers, digests[0] if len(digests) == len(peers) and len(set(digests)) == 1 else ""
+
+
+def states_from(lines: Sequence[str]) -> dict[str, str]:
+    """`show neighbor summary`: peer -> up or down. ExaBGP 4.2 leaves out peers that are down."""
+    rows = [line.split() for line in lines]
+    return {words[0]: "up" if "established" in words else "down" for words in rows if words and words[0] != "Peer"}
+
+
+def routes_from(lines: Sequence[str]) -> dict[Key, Route]:
+    """`show adj-rib out`: what ExaBGP announces, with the next hop only, so that no route wanted is equal to it.
+
+    ExaBGP 4.2 begins each line with `neighbor`.
+    """
+    matches = (re.match(r"(?:neighbor )?(\S+) ipv[46] unicast (\S+) next-hop (\S+)", line) for line in lines)
+    return {(match[1], match[2]): {"next_hop": match[3]} for match in matches if match}
+
+
+def state_from(line: str) -> tuple[str, str, str] | None:
+    """A `neighbor-changes` event: peer, state (connected, up, down), reason. None for other events."""
+    try:
+        event = json.loads(line)
+        if event["type"] != "state":
+            return None
+        neighbor = event["neighbor"]
+        return neighbor["address"]["peer"], neighbor["state"], neighbor.get("reason", "")
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,78 @@
+"""The command line: one module per verb, imported only when it is used; errors become exit codes here and nowhere else.
+
+Nothing but data goes to stdout; progress, logs and errors go to stderr.
+"""
+
+import importlib
+import logging
+import sys
+import traceback
+
+import click
+
+from lbnode import __version__
+from lbnode.errors import LbnodeError, NotPermitted
+
+VERBS = {
+    "check": "lbnode.cli.check",
+    "plan": "lbnode.cli.plan",
+    "apply": "lbnode.cli.apply",
+    "agent": "lbnode.cli.agent",
+    "status": "lbnode.cli.status",
+    "drain": "lbnode.cli.maintenance",
+    "maint": "lbnode.cli.maintenance",
+    "ready": "lbnode.cli.maintenance",
+    "render": "lbnode.cli.render",
+    "schema": "lbnode.cli.schema",
+    "lab": "lbnode.cli.lab",
+}
+
+
+class Verbs(click.Group):
+    """Knows the verbs' names; imports a verb's module when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = getattr(importlib.import_module(VERBS[cmd_name]), cmd_name)
+        return command
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lbnode")
+def lbnode() -> None:
+    """Turn plain Linux machines into a three-tier load balancer, and keep them so."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one command line and exits with its code (see docs/reference/exit-codes.md)."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command line; returns its exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        code = lbnode.main(arguments, prog_name="lbnode", standalone_mode=False)
+    except LbnodeError as error:
+        click.echo(str(error), err=True)
+        return error.exit_code
+    except click.exceptions.Exit as request:
+        return request.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        return 0
+    except PermissionError as error:
+        click.echo(f"cannot go on: {error}", err=True)
+        return NotPermitted.exit_code
+    except Exception:  # noqa: BLE001 - the edge: a bug is shown whole and has its own code
+        traceback.print_exc()
+        return LbnodeError.exit_code
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,66 @@
+"""`lbnode status`: what this node does and why."""
+
+import time
+from typing import Any
+
+import click
+
+from lbnode.agent import control
+from lbnode.cli.options import Common, common
+from lbnode.cli.view import current
+from lbnode.node import drivers
+from lbnode.reconcile import plan
+
+
+@click.command()
+@common
+def status(common: Common) -> int:
+    """Say what this node does and why. Exits 1 when something is not as it should be."""
+    found = control.ask(common.paths, "status") or _without_agent(common)
+    common.show(found, "\n".join(_lines(found)))
+    return 1 if found["problems"] else 0
+
+
+def _without_agent(common: Common) -> dict[str, Any]:
+    """The same picture when no agent is running: from the files, one round of probes, and the live system."""
+    identity = common.identity(None)
+    view = current(identity)
+    left = plan(view.desired, drivers(identity))
+    return {
+        "node": identity.name,
+        "role": identity.role,
+        "agent": None,
+        "admin": str(view.reading.state),
+        "verdicts": [verdict.as_json() for verdict in view.desired.verdicts],
+        "last_pass": {"changes": len(left.changes), "foreign": list(left.foreign)},
+        "problems": ["agent: not running", *(f"differs: {change}" for change in left.changes)],
+        "recent": [],
+    }
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    agent, last = found["agent"], found["last_pass"]
+    lines = [f"{found['node']} ({found['role']}): {found['admin']}"]
+    if agent:
+        lines.append(f"agent: pid {agent['pid']}, running {_ago(agent['since'])}; last pass {_ago(last.get('at'))} ago")
+    lines += [f"{v['kind']} {v['name']}: {v['state']}  # {v['reason']}" for v in found["verdicts"]]
+    lines += [
+        f"peer {address}: {peer['state']}" + (f"  # {peer['reason']}" if peer.get("reason") else "")
+        for address, peer in found.get("peers", {}).items()
+    ]
+    lines += [f"left alone: {row}" for row in last.get("foreign", [])]
+    lines += [f"problem: {problem}" for problem in found["problems"]]
+    if found["recent"]:
+        lines.append("recent:")
+        lines += [f"  {_ago(item['at'])} ago  {item['cause']}: {item['change']}" for item in found["recent"][-5:]]
+    return lines
+
+
+def _ago(moment: float | None) -> str:
+    if moment is None:
+        return "never"
+    seconds = max(0.0, time.time() - moment)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,0 +1,196 @@
+"""What is certain about a cluster file that may be partly broken: the ground for the cross-checks. PURE.
+
+A file with mistakes is still checked across its parts, and nothing must be said that only follows from a mistake
+already reported. So each part of the draft says what is known, and whether it is all there: `None`, `unsure` and
+`complete` stand for "another finding speaks of this".
+"""
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from lbnode.config.model import Cluster, IPAddress, Service
+from lbnode.config.positions import Path
+from lbnode.config.words import at
+
+FAMILIES = {4: "ipv4", 6: "ipv6"}
+
+
+@dataclass(frozen=True)
+class DraftNode:
+    """`own` holds the known addresses by IP version; `unsure` the versions that another finding speaks of."""
+
+    name: str
+    path: Path
+    role: str | None
+    own: dict[int, IPAddress]
+    unsure: frozenset[int]
+
+    def lacks(self, version: int) -> bool:
+        """True when it certainly has no address of that version, but one of the other."""
+        return version not in self.own and version not in self.unsure and bool(self.own)
+
+    @property
+    def certain(self) -> bool:
+        return bool(self.own) and not self.unsure
+
+
+@dataclass(frozen=True)
+class DraftService:
+    """`given` holds the keys that were written with a sound value."""
+
+    name: str
+    path: Path
+    vips: tuple[tuple[Path, IPAddress], ...]
+    ports: tuple[tuple[Path, int], ...]
+    pool: str | None
+    through: str | None
+    quorum: int | None
+    given: frozenset[str]
+
+
+@dataclass(frozen=True)
+class DraftPool:
+    """`nodes` is None when every backend belongs to it."""
+
+    name: str
+    path: Path
+    nodes: tuple[tuple[Path, str], ...] | None
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The whole file. `nodes_known` says that every node's name is known, `nodes_complete` that every
+    node's role is too; `peers_complete` that every address is, `pools_complete` that every name is."""
+
+    nodes: dict[str, DraftNode]
+    nodes_known: bool
+    nodes_complete: bool
+    peers: tuple[tuple[str, Path, IPAddress], ...]
+    peers_complete: bool
+    services: dict[str, DraftService]
+    pools: dict[str, DraftPool]
+    pools_complete: bool
+    health_port: int | None
+    agent_port: int | None
+
+    def with_role(self, role: str) -> list[DraftNode]:
+        return [node for node in self.nodes.values() if node.role == role]
+
+    def members(self, name: str | None) -> tuple[list[DraftNode], bool]:
+        """The known nodes of a pool, and whether they are all."""
+        pool = self.pools.get(name or "")
+        if pool is None:
+            return [], False
+        if pool.nodes is None:
+            return self.with_role("backend"), self.nodes_complete and pool.complete
+        known = dict.fromkeys(name for _, name in pool.nodes)
+        nodes = [self.nodes[name] for name in known if name in self.nodes and self.nodes[name].role == "backend"]
+        return nodes, pool.complete and len(nodes) == len(known)
+
+    def real_servers(self, service: DraftService) -> tuple[list[DraftNode], bool]:
+        """The known nodes that L4 nodes send a service's packets to, and whether they are all."""
+        if service.through == "l7":
+            return self.with_role("l7"), self.nodes_complete
+        return self.members(service.pool) if service.through == "backend" else ([], False)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The data (as read: text, lists, mappings) without its broken parts."""
+
+    data: Any
+    broken: set[Path]
+    lost: set[Path]
+
+    def entries(self, path: Path) -> dict[str, Any]:
+        value = at(self.data, path)
+        return value if isinstance(value, dict) else {}
+
+    def complete(self, path: Path) -> bool:
+        """Whether nothing is wrong with this very mapping or list (its entries may be wrong in themselves)."""
+        value = at(self.data, path)
+        if self.is_broken(path) or path in self.lost or (value is None and path[:-1] in self.lost):
+            return False
+        return not any((*path, index) in self.broken for index in range(len(value or ())))
+
+    def is_broken(self, path: Path) -> bool:
+        return any(path[:end] in self.broken for end in range(len(path) + 1))
+
+    def value(self, path: Path, default: str = "") -> str | None:
+        """The text at `path`; `default` when it was certainly left out; None when that is not known."""
+        found = at(self.data, path)
+        if self.is_broken(path) or (found is None and path[:-1] in self.lost):
+            return None
+        return default if found is None else str(found)
+
+    def number(self, path: Path, default: int) -> int | None:
+        text = self.value(path, str(default))
+        return None if text is None else int(text)
+
+    def items(self, path: Path) -> tuple[tuple[Path, str], ...]:
+        """The sound entries of a list."""
+        value = at(self.data, path)
+        paths = [(*path, index) for index in range(len(value))] if isinstance(value, list) else []
+        return tuple((place, str(at(self.data, place))) for place in paths if place not in self.broken)
+
+
+def draft(data: Any, broken: set[Path], lost: set[Path]) -> Draft:
+    """`broken`: the paths of wrong or missing values; `lost`: the mappings that may lack keys the operator meant."""
+    sound = Sound(data, broken, lost)
+    nodes = {name: _node(sound, name) for name in sound.entries(("nodes",))}
+    peers = {name: ("bgp", "peers", name, "address") for name in sound.entries(("bgp", "peers"))}
+    known = {name: text for name, path in peers.items() if (text := sound.value(path))}
+    return Draft(
+        nodes=nodes,
+        nodes_known=sound.complete(("nodes",)),
+        nodes_complete=sound.complete(("nodes",)) and all(node.role for node in nodes.values()),
+        peers=tuple((name, peers[name], ip_address(text)) for name, text in known.items()),
+        peers_complete=sound.complete(("bgp", "peers")) and len(known) == len(peers) > 0,
+        services={name: _service(sound, name) for name in sound.entries(("services",))},
+        pools={name: _pool(sound, name) for name in sound.entries(("pools",))},
+        pools_complete=sound.complete(("pools",)),
+        health_port=sound.number(("health", "port"), Cluster.model_fields["health"].default.port),
+        agent_port=sound.number(("agent_check", "port"), Cluster.model_fields["agent_check"].default.port),
+    )
+
+
+def _node(sound: Sound, name: str) -> DraftNode:
+    path = ("nodes", name)
+    texts = {version: sound.value((*path, key)) for version, key in FAMILIES.items()}
+    return DraftNode(
+        name=name,
+        path=path,
+        role=sound.value((*path, "role")) or None,
+        own={version: ip_address(text) for version, text in texts.items() if text},
+        unsure=frozenset(version for version, text in texts.items() if text is None),
+    )
+
+
+def _service(sound: Sound, name: str) -> DraftService:
+    path: Path = ("services", name)
+    ports = tuple((place, int(text)) for place, text in sound.items((*path, "ports")))
+    if sound.value((*path, "ports")) == "":
+        ports = tuple((path, port) for port in Service.model_fields["ports"].default)
+    return DraftService(
+        name=name,
+        path=path,
+        vips=tuple((place, ip_address(text)) for place, text in sound.items((*path, "vips"))),
+        ports=ports,
+        pool=sound.value((*path, "pool")) or None,
+        through=sound.value((*path, "through"), Service.model_fields["through"].default),
+        quorum=sound.number((*path, "quorum"), Service.model_fields["quorum"].default),
+        given=frozenset(key for key in sound.entries(path) if (*path, key) not in sound.broken),
+    )
+
+
+def _pool(sound: Sound, name: str) -> DraftPool:
+    path: Path = ("pools", name)
+    every = sound.value((*path, "nodes")) == ""
+    return DraftPool(
+        name=name,
+        path=path,
+        nodes=None if every else sound.items((*path, "nodes")),
+        complete=sound.complete((*path, "nodes")),
+    )

@@ -1,0 +1,188 @@
+"""The kinds of single values in the cluster file, and what is said when one is wrong.
+
+The file's plain values arrive as the text that was written (see `lbnode.config.positions`), so that `1:20`, `010` or
+`no` mean what an operator sees; each kind reads that text strictly here. Python values of the right type pass too, so
+that code and tests can build models directly.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
+
+V = TypeVar("V")
+Number = TypeVar("Number", int, float)
+
+NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+PATH_PATTERN = r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]*"
+NAME_RULE = "use 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit"
+PATH_RULE = "use an absolute path of URL characters, such as /health"
+FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+class Mistake(ValueError):
+    """What is wrong with one value, and how to mend it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class WrongNumber(Mistake):
+    """Not a number, or out of range; the message begins with the value and wants the key's name before it."""
+
+
+def shown(value: object) -> str:
+    """A value for a message: quoted, on one line, at most some 60 characters; lists and mappings by their kind."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if value is None:
+        return "nothing"
+    text = str(value)
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+@dataclass(frozen=True)
+class Between:
+    """Annotates int and float: the value lies between `low` and `high`, both included."""
+
+    low: float
+    high: float
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        check = self.whole if source is int else self.decimal
+        return core_schema.no_info_before_validator_function(check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "minimum": self.low, "maximum": self.high}
+
+    def whole(self, value: object) -> int:
+        # No octal 010, no sexagesimal 1:20, no 1_000: YAML 1.1 gives each of them a meaning that surprises.
+        if isinstance(value, str) and re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,18})", value):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise WrongNumber(f"{shown(value)} is not a whole number", "use decimal digits, without a leading 0")
+        return self.inside(value)
+
+    def decimal(self, value: object) -> float:
+        if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]{1,19}(\.[0-9]{1,19})?", value):
+            value = float(value)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise WrongNumber(f"{shown(value)} is not a number", "write it as 2 or 0.5")
+        return self.inside(float(value))
+
+    def inside(self, number: Number) -> Number:
+        if not self.low <= number <= self.high:
+            raise WrongNumber(f"{number:.15g} is not between {self.low:.15g} and {self.high:.15g}")
+        return number
+
+
+def _name(value: str) -> str:
+    """Names reach haproxy.cfg and file names."""
+    if not re.fullmatch(NAME_PATTERN, value):
+        raise Mistake(f"{shown(value)} cannot be a name", NAME_RULE)
+    return value
+
+
+def _uri_path(value: str) -> str:
+    """A path goes into HTTP requests and haproxy.cfg: printable ASCII, no blanks, no quoting characters."""
+    if not re.fullmatch(PATH_PATTERN, value):
+        raise Mistake(f"{shown(value)} is not a path", PATH_RULE)
+    return value
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value.lower() not in FLAGS:
+        raise Mistake(f"{shown(value)} is neither true nor false")
+    return FLAGS[value.lower()]
+
+
+def _address(value: object) -> IPv4Address | IPv6Address:
+    if isinstance(value, IPv4Address | IPv6Address):
+        return value
+    text = value if isinstance(value, str) else ""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise Mistake(f"{shown(value)} is not an IP address", _mend_address(text)) from None
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise Mistake(f"{shown(value)} names an interface", "write the address alone, without '%'")
+    return address
+
+
+def _mend_address(text: str) -> str:
+    """A hint when the text would be an address without its prefix length or its brackets."""
+    bare = text.split("/", maxsplit=1)[0].strip(" []")
+    try:
+        return f"write {ip_address(bare)}"
+    except ValueError:
+        return ""
+
+
+def _ipv4(value: object) -> IPv4Address:
+    address = _address(value)
+    if isinstance(address, IPv6Address):
+        raise Mistake(f"{shown(value)} is an IPv6 address, not an IPv4 one", "write it as ipv6")
+    return address
+
+
+def _ipv6(value: object) -> IPv6Address:
+    address = _address(value)
+    if isinstance(address, IPv4Address):
+        raise Mistake(f"{shown(value)} is an IPv4 address, not an IPv6 one", "write it as ipv4")
+    return address
+
+
+class InOrder(dict[str, V]):
+    """A frozen mapping that remembers and compares the order of the file, which is the canonical order of
+    destinations. Hashable when its values are."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("cannot change the cluster: it is frozen")
+
+    __setitem__ = __delitem__ = __ior__ = update = _refuse
+    pop = popitem = clear = setdefault = _refuse
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, dict) and list(self.items()) == list(other.items())
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self.items()))
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, V]]]:
+        return type(self), (dict(self),)
+
+
+def _in_order(value: dict[str, V]) -> InOrder[V]:
+    return InOrder(value)
+
+
+IPAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
+Ipv4 = Annotated[IPv4Address, BeforeValidator(_ipv4)]
+Ipv6 = Annotated[IPv6Address, BeforeValidator(_ipv6)]
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME_PATTERN}$"})]
+UriPath = Annotated[str, AfterValidator(_uri_path), WithJsonSchema({"type": "string", "pattern": f"^{PATH_PATTERN}$"})]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Port = Annotated[int, Between(1, 65535)]
+Seconds = Annotated[float, Between(0.01, 86400)]
+Asn = Annotated[int, Between(1, 4294967295)]
+Streak = Annotated[int, Between(1, 100)]
+Named = Annotated[dict[Name, V], AfterValidator(_in_order)]
+
+
+def listed(words: Iterable[str], most: int = 3) -> str:
+    """`'a', 'b', 'c' and 4 more`."""
+    items = list(words)
+    text = ", ".join(f"'{item}'" for item in items[:most])
+    return text if len(items) <= most else f"{text} and {len(items) - most} more"

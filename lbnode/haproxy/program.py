@@ -1,0 +1,82 @@
+"""The haproxy program: which version is installed, what it says about a configuration, how a supervisor starts it.
+
+lbnode supervises nothing: systemd, or the lab, runs `command()`; reloads go through the master's socket
+(`lbnode.haproxy.runtime`).
+"""
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from lbnode.errors import LbnodeError, Missing
+from lbnode.paths import Paths
+
+CHECK_TIMEOUT_S = 60.0
+"""Checking 10,000 servers in one backend takes 0.3 s; only a name that does not resolve takes long."""
+
+_BOILERPLATE = ("Error(s) found in configuration file", "Fatal errors found in configuration")
+_LEVEL = re.compile(r"\[(ALERT|WARNING|NOTICE)\]\s*(?:\S+\s*)?\(\d+\)\s*:\s*(?:config\s*:\s*)*(.*)")
+
+
+@cache
+def version() -> tuple[int, int]:
+    """(major, minor) of the haproxy on PATH. Raises Missing when there is none."""
+    said = _run(["haproxy", "-v"]).stdout
+    match = re.search(r"version (\d+)\.(\d+)", said)
+    if match is None:
+        raise LbnodeError(f"cannot read HAProxy's version from {said.strip()!r}")
+    return int(match[1]), int(match[2])
+
+
+def check(path: Path) -> str:
+    """What `haproxy -c` has against a file: its errors, one a line; empty when it accepts the file.
+
+    It parses and resolves but does not bind, so VIPs need not be there yet. Raises Missing without haproxy.
+    """
+    done = _run(["haproxy", "-c", "-f", str(path)])
+    if done.returncode == 0:
+        return ""
+    return errors(done.stderr + done.stdout) or f"haproxy -c exits with {done.returncode}"
+
+
+def errors(output: str) -> str:
+    """The errors in HAProxy's start-up messages, without process ids, warnings and closing words."""
+    kept: list[str] = []
+    wanted = False
+    for line in output.splitlines():
+        match = _LEVEL.match(line)
+        if match:
+            wanted = match[1] == "ALERT" and not match[2].startswith(_BOILERPLATE)
+        if wanted and line.strip():
+            kept.append(match[2] if match else line)
+    return "\n".join(kept)
+
+
+def prepare(paths: Paths) -> None:
+    """Makes the directories that HAProxy needs, before it is started, and removes the server states of an earlier
+    life: on a cold start they would win over what is true now (haproxy issue 76)."""
+    paths.haproxy_socket.parent.mkdir(parents=True, exist_ok=True)
+    paths.haproxy_config.parent.mkdir(parents=True, exist_ok=True)
+    paths.haproxy_state_file.unlink(missing_ok=True)
+
+
+def command(paths: Paths, notify: bool = False) -> list[str]:
+    """What a supervisor runs, in the foreground. `notify` is for a systemd unit with Type=notify."""
+    return [
+        "haproxy",
+        "-Ws" if notify else "-W",
+        "-S",
+        f"{paths.haproxy_master_socket},mode,600",
+        "-f",
+        str(paths.haproxy_config),
+    ]
+
+
+def _run(argv: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, timeout=CHECK_TIMEOUT_S, check=False)
+    except FileNotFoundError as error:
+        raise Missing("cannot run haproxy: it is not installed (apt install haproxy)") from error
+    except subprocess.TimeoutExpired as error:
+        raise LbnodeError(f"cannot run {' '.join(argv)}: no answer in {CHECK_TIMEOUT_S:.0f} s") from error

@@ -1,0 +1,1 @@
+"""Health: probes of the real servers, and the rise and fall that keeps one lost packet from meaning anything."""

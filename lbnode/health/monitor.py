@@ -1,0 +1,101 @@
+"""Keeps the health of a set of probes current: one task each, started at a random point of the interval.
+
+The set may change at any time (`follow`); what is known of a probe that stays is kept.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+
+from lbnode.health.probes import ask, session
+from lbnode.health.state import Health, Probe, step
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often and how patiently: seconds, and how many results in a row turn the health."""
+
+    interval_s: float
+    timeout_s: float
+    rise: int
+    fall: int
+
+
+async def probe_once(probes: Iterable[Probe], timeout_s: float) -> dict[Probe, Health]:
+    """Asks each probe once, all together: for `lbnode plan` and `apply` when no agent is running."""
+    wanted = list(probes)
+    async with session() as client:
+        outcomes = await asyncio.gather(*(ask(probe, timeout_s, client) for probe in wanted))
+    return {probe: step(Health(), outcome, 1, 1) for probe, outcome in zip(wanted, outcomes, strict=True)}
+
+
+class Monitor:
+    """Probes for ever. `changed` is called, in the event loop, whenever a health or an admin state turns."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._health: dict[Probe, Health] = {}
+        self._tasks: dict[Probe, asyncio.Task[None]] = {}
+        self._pace: Pace | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._first: set[Probe] = set()
+        self._settled = asyncio.Event()
+
+    @property
+    def health(self) -> Mapping[Probe, Health]:
+        """A copy: what is known now."""
+        return dict(self._health)
+
+    async def follow(self, probes: Iterable[Probe], pace: Pace) -> None:
+        """From now on, keep these probes current, at this pace."""
+        self._session = self._session or session()
+        wanted = set(probes)
+        for probe in [probe for probe in self._tasks if probe not in wanted or pace != self._pace]:
+            self._tasks.pop(probe).cancel()
+        self._pace = pace
+        for probe in wanted - self._tasks.keys():
+            known = self._health.setdefault(probe, Health())
+            if known.up is None:
+                self._first.add(probe)
+            self._tasks[probe] = asyncio.create_task(self._keep(probe, pace, self._session))
+        self._health = {probe: self._health[probe] for probe in wanted}
+        self._first &= wanted
+        self._mark_settled()
+
+    async def settled(self) -> None:
+        """Returns when every probe has been asked at least once, so that a first decision rests on something."""
+        await self._settled.wait()
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session:
+            await self._session.close()
+
+    async def _keep(self, probe: Probe, pace: Pace, client: aiohttp.ClientSession) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            outcome = await ask(probe, pace.timeout_s, client)
+            before = self._health[probe]
+            after = step(before, outcome, pace.rise, pace.fall)
+            self._health[probe] = after
+            self._first.discard(probe)
+            self._mark_settled()
+            if (after.up, after.admin) != (before.up, before.admin):
+                self._changed()
+            # A random share of the interval keeps nodes that started together from asking together.
+            due = max(due + pace.interval_s, loop.time() + 0.05)
+            await asyncio.sleep(due - loop.time() + random.uniform(-0.1, 0.1) * pace.interval_s)  # noqa: S311
+
+    def _mark_settled(self) -> None:
+        if self._first:
+            self._settled.clear()
+        else:
+            self._settled.set()

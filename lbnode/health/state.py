@@ -1,0 +1,71 @@
+"""What is probed, what a probe found, and what a row of results means. PURE.
+
+`up` is None until something is known: a server that has not been probed, or that could not be probed because of this
+node (no descriptors, no route), is not down.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from lbnode.maintenance.state import AdminState, Mode
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One thing to ask, again and again. `agent` reads an agent-check line: what people have set the node to."""
+
+    kind: Literal["http", "tcp", "agent"]
+    address: str
+    port: int
+    path: str = ""
+
+    @property
+    def id(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.kind}://{host}:{self.port}{self.path}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One probe's answer. `ok` is None when this node could not ask."""
+
+    ok: bool | None
+    detail: str
+    admin: AdminState | None = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """What is held to be true of one probe's target. `streak` counts the results in a row that speak against `up`."""
+
+    up: bool | None = None
+    reason: str = "not probed yet"
+    admin: AdminState | None = None
+    streak: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        admin = self.admin
+        words = None if admin is None else {**admin.__dict__, "mode": str(admin.mode)}
+        return {"up": self.up, "reason": self.reason, "admin": words}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Health":
+        words = data["admin"]
+        admin = None if words is None else AdminState(**{**words, "mode": Mode(words["mode"])})
+        return cls(data["up"], data["reason"], admin)
+
+
+def step(before: Health, outcome: Outcome, rise: int, fall: int) -> Health:
+    """The health after one more outcome: the first one decides, then `rise` or `fall` in a row turn it.
+
+    An agent-check that does not answer changes nothing: the last word stands, as it does in HAProxy.
+    """
+    if outcome.ok is None:
+        return replace(before, reason=f"cannot probe: {outcome.detail}")
+    admin = outcome.admin if outcome.admin is not None else before.admin
+    if before.up is None or outcome.ok == before.up:
+        return Health(outcome.ok, outcome.detail, admin)
+    streak = before.streak + 1
+    if streak >= (rise if outcome.ok else fall):
+        return Health(outcome.ok, outcome.detail, admin)
+    return replace(before, admin=admin, streak=streak)

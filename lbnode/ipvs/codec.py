@@ -1,0 +1,230 @@
+"""IPVS services and destinations as values, and as the attributes of its netlink family.
+
+The kernel's side is include/uapi/linux/ip_vs.h and net/netfilter/ipvs/ip_vs_ctl.c (ip_vs_genl_*). A service or a
+destination is encoded by one struct, since the layout of what we send is ours to fix; what the kernel sends is decoded
+attribute by attribute, since the layout is the kernel's. Ports and tunnel ports are big-endian on the wire, everything
+else is in the machine's order, with one trap: the netmask is a mask in network order for IPv4, and a prefix length in
+the machine's order for IPv6.
+"""
+
+import socket
+import struct
+import sys
+from enum import IntEnum
+from ipaddress import IPv6Address
+from typing import NamedTuple
+
+from lbnode.errors import LbnodeError
+from lbnode.ipvs.netlink import Request, attribute, attributes
+
+FAMILY = "IPVS"
+
+HASHED = 0x02
+"""A service flag that the kernel sets for itself: never sent, masked off when read."""
+
+
+class Command(IntEnum):
+    """ip_vs.h, IPVS_CMD_*."""
+
+    NEW_SERVICE = 1
+    SET_SERVICE = 2
+    DEL_SERVICE = 3
+    GET_SERVICE = 4
+    NEW_DEST = 5
+    SET_DEST = 6
+    DEL_DEST = 7
+    GET_DEST = 8
+
+
+class Forwarding(IntEnum):
+    """ip_vs.h, IP_VS_CONN_F_*; the last two are never chosen by people."""
+
+    MASQUERADE = 0
+    LOCAL = 1
+    TUNNEL = 2
+    ROUTE = 3
+    BYPASS = 4
+
+
+class Tunnel(IntEnum):
+    """ip_vs.h, IP_VS_CONN_F_TUNNEL_TYPE_*."""
+
+    IPIP = 0
+    GUE = 1
+    GRE = 2
+
+
+class Service(NamedTuple):
+    """A virtual service: address, protocol and port, or a firewall mark (then `address` is empty, the rest 0).
+
+    `flags` as in ip_vs.h (IP_VS_SVC_F_*), without HASHED. `timeout` in seconds and `prefix` (bits of the client address
+    that count, 0 for all of them) belong to persistence.
+    """
+
+    address: str
+    protocol: int
+    port: int
+    scheduler: str = "mh"
+    flags: int = 0
+    timeout: int = 0
+    prefix: int = 0
+    fwmark: int = 0
+    family: int = socket.AF_INET
+
+
+class Destination(NamedTuple):
+    """A real server's row under a service. The thresholds are connection counts, 0 for none."""
+
+    address: str
+    port: int
+    forwarding: int = Forwarding.TUNNEL
+    weight: int = 1
+    upper: int = 0
+    lower: int = 0
+    tunnel: int = Tunnel.IPIP
+    tunnel_port: int = 0
+    tunnel_flags: int = 0
+
+
+_NESTED = 0x8000
+_CMD_SERVICE, _CMD_DEST = 1, 2
+_AF, _PROTOCOL, _ADDR, _PORT, _FWMARK, _SCHED, _FLAGS, _TIMEOUT, _NETMASK = range(1, 10)
+_D_ADDR, _D_PORT, _D_FWD, _D_WEIGHT, _D_UPPER, _D_LOWER = range(1, 7)
+_D_FAMILY, _D_TUN_TYPE, _D_TUN_PORT, _D_TUN_FLAGS = 11, 13, 14, 15
+
+_NEST = struct.Struct("=HH")
+_SERVICE_KEY = struct.Struct("=HHH2x HHH2x HH16s HH2s2x")
+_MARK_KEY = struct.Struct("=HHH2x HHI")
+_SERVICE_SETTINGS = struct.Struct("=HHII HHI HH4s")
+_DEST_KEY = struct.Struct("=HH16s HH2s2x HHH2x")
+_DEST_SETTINGS = struct.Struct("=HHI HHI HHI HHI HHB3x HH2s2x HHH2x")
+
+
+def service_request(command: Command, service: Service) -> Request:
+    """NEW_SERVICE and SET_SERVICE with all settings; DEL_SERVICE and GET_SERVICE with the key alone."""
+    body = _service_key(service)
+    if command in (Command.NEW_SERVICE, Command.SET_SERVICE):
+        # The kernel takes the flags under a mask: all of ours, and HASHED stays as it is.
+        body += attribute(_SCHED, service.scheduler.encode() + b"\0") + _SERVICE_SETTINGS.pack(
+            *(12, _FLAGS, service.flags & ~HASHED, 0xFFFFFFFF ^ HASHED),
+            *(8, _TIMEOUT, service.timeout),
+            *(8, _NETMASK, _netmask(service.family, service.prefix)),
+        )
+    return Request(command, _nest(_CMD_SERVICE, body))
+
+
+def destination_request(command: Command, service: Service, destination: Destination) -> Request:
+    """NEW_DEST and SET_DEST with all settings; DEL_DEST with the key alone. Of `service` only the key counts."""
+    family, packed = _packed_address(destination.address)
+    port = destination.port.to_bytes(2, "big")
+    body = _DEST_KEY.pack(20, _D_ADDR, packed, 6, _D_PORT, port, 6, _D_FAMILY, family)
+    if command in (Command.NEW_DEST, Command.SET_DEST):
+        body += _DEST_SETTINGS.pack(
+            *(8, _D_FWD, destination.forwarding),
+            *(8, _D_WEIGHT, destination.weight),
+            *(8, _D_UPPER, destination.upper),
+            *(8, _D_LOWER, destination.lower),
+            *(5, _D_TUN_TYPE, destination.tunnel),
+            *(6, _D_TUN_PORT, destination.tunnel_port.to_bytes(2, "big")),
+            *(6, _D_TUN_FLAGS, destination.tunnel_flags),
+        )
+    return Request(command, _nest(_CMD_SERVICE, _service_key(service)) + _nest(_CMD_DEST, body))
+
+
+def destinations_query(service: Service) -> Request:
+    """For a dump of the service's destinations, which comes newest first."""
+    return Request(Command.GET_DEST, _nest(_CMD_SERVICE, _service_key(service)))
+
+
+def decode_service(payload: bytes) -> Service:
+    """The service in an answer (or a request). Raises LbnodeError when there is none."""
+    try:
+        return _service(attributes(attributes(payload)[_CMD_SERVICE]))
+    except KeyError as missing:
+        raise LbnodeError(f"cannot decode an IPVS service: attribute {missing} is not there") from None
+
+
+def decode_destination(payload: bytes) -> Destination:
+    """The destination in an answer (or a request). Raises LbnodeError when there is none."""
+    order = sys.byteorder
+    try:
+        found = attributes(attributes(payload)[_CMD_DEST])
+        return Destination(
+            # No family before Linux 3.18, which knew no mixed ones and here is taken for IPv4.
+            _address(_number(found, _D_FAMILY) or socket.AF_INET, found[_D_ADDR]),
+            int.from_bytes(found[_D_PORT], "big"),
+            int.from_bytes(found[_D_FWD], order),
+            int.from_bytes(found[_D_WEIGHT], order),
+            int.from_bytes(found[_D_UPPER], order),
+            int.from_bytes(found[_D_LOWER], order),
+            _number(found, _D_TUN_TYPE),  # absent before Linux 5.2, which knew IPIP alone
+            int.from_bytes(found.get(_D_TUN_PORT, b""), "big"),
+            _number(found, _D_TUN_FLAGS),
+        )
+    except KeyError as missing:
+        raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None
+
+
+def _service(found: dict[int, bytes]) -> Service:
+    family = int.from_bytes(found[_AF], sys.byteorder)
+    service = Service(
+        address="",
+        protocol=0,
+        port=0,
+        scheduler=found[_SCHED].rstrip(b"\0").decode("ascii", "replace"),
+        flags=int.from_bytes(found[_FLAGS][:4], sys.byteorder) & ~HASHED,
+        timeout=_number(found, _TIMEOUT),
+        prefix=_prefix(family, found[_NETMASK]),
+        fwmark=_number(found, _FWMARK),
+        family=family,
+    )
+    if service.fwmark:
+        return service
+    address, port = _address(family, found[_ADDR]), int.from_bytes(found[_PORT], "big")
+    return service._replace(address=address, protocol=int.from_bytes(found[_PROTOCOL], sys.byteorder), port=port)
+
+
+def _service_key(service: Service) -> bytes:
+    if service.fwmark:
+        return _MARK_KEY.pack(6, _AF, service.family, 8, _FWMARK, service.fwmark)
+    family, packed = _packed_address(service.address)
+    port = service.port.to_bytes(2, "big")
+    return _SERVICE_KEY.pack(6, _AF, family, 6, _PROTOCOL, service.protocol, 20, _ADDR, packed, 6, _PORT, port)
+
+
+def _nest(kind: int, body: bytes) -> bytes:
+    return _NEST.pack(4 + len(body), kind | _NESTED) + body
+
+
+def _number(found: dict[int, bytes], kind: int) -> int:
+    return int.from_bytes(found.get(kind, b""), sys.byteorder)
+
+
+def _packed_address(text: str) -> tuple[int, bytes]:
+    """Family, and the 16 bytes of union nf_inet_addr."""
+    if ":" in text:
+        return socket.AF_INET6, socket.inet_pton(socket.AF_INET6, text)
+    return socket.AF_INET, socket.inet_pton(socket.AF_INET, text) + bytes(12)
+
+
+def _address(family: int, packed: bytes) -> str:
+    if family == socket.AF_INET:
+        return socket.inet_ntop(socket.AF_INET, packed[:4])
+    text = socket.inet_ntop(socket.AF_INET6, packed[:16])
+    # The C library writes mapped addresses with dots, Python's canonical form has none.
+    return str(IPv6Address(text)) if "." in text else text
+
+
+def _netmask(family: int, prefix: int) -> bytes:
+    if family == socket.AF_INET6:
+        return (prefix or 128).to_bytes(4, sys.byteorder)
+    return (0xFFFFFFFF & (0xFFFFFFFF << (32 - (prefix or 32)))).to_bytes(4, "big")
+
+
+def _prefix(family: int, netmask: bytes) -> int:
+    """0 when the whole address counts."""
+    if family == socket.AF_INET6:
+        bits = int.from_bytes(netmask, sys.byteorder)
+        return 0 if bits == 128 else bits
+    bits = int.from_bytes(netmask, "big").bit_count()
+    return 0 if bits == 32 else bits

@@ -1,0 +1,120 @@
+"""Between the resource rows of lbnode and the kernel's records of them. PURE.
+
+A row says what a role decides; a record says all that the kernel keeps. What a record holds and no row can say (a port
+other than the service's, a forwarding method that people cannot choose) is told apart here, so that it is reported
+and left alone rather than mistaken for ours.
+"""
+
+import socket
+from collections.abc import Iterable
+from typing import Literal
+
+from lbnode.errors import LbnodeError
+from lbnode.ipvs import codec
+from lbnode.ipvs.codec import Forwarding, Tunnel
+from lbnode.resources import Destination, DestinationOrder, Protocol, Row, ServiceKey, VirtualService
+
+ForwardingName = Literal["tunnel", "route", "masquerade"]
+TunnelName = Literal["ipip", "gue", "gre"]
+
+PROTOCOLS: dict[Protocol, int] = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
+_PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+_FLAGS = {0x01: "persistent", 0x04: "one-packet"}
+_SCHEDULER_FLAGS = {0x08: "fallback", 0x10: "port", 0x20: "flag-3"}
+_FORWARDING: dict[int, ForwardingName] = {
+    Forwarding.TUNNEL: "tunnel",
+    Forwarding.ROUTE: "route",
+    Forwarding.MASQUERADE: "masquerade",
+}
+_TUNNELS: dict[int, TunnelName] = {Tunnel.IPIP: "ipip", Tunnel.GUE: "gue", Tunnel.GRE: "gre"}
+_FORWARDING_NUMBERS = {name: number for number, name in _FORWARDING.items()}
+_TUNNEL_NUMBERS = {name: number for number, name in _TUNNELS.items()}
+_GUE_PORT = 6080  # IANA: gue
+
+
+def key_of(service: codec.Service) -> ServiceKey | None:
+    """None for a service that no row can name: by firewall mark, or of another protocol."""
+    name = _PROTOCOL_NAMES.get(service.protocol)
+    return ServiceKey(service.address, name, service.port) if name and not service.fwmark else None
+
+
+def record_of_key(key: ServiceKey) -> codec.Service:
+    """The record of a service with its key alone, as deletes and the rows under it need it."""
+    family = socket.AF_INET6 if ":" in key.vip else socket.AF_INET
+    return codec.Service(key.vip, PROTOCOLS[key.protocol], key.port, family=family)
+
+
+def record_of_service(row: VirtualService) -> codec.Service:
+    """Raises LbnodeError on a flag that the scheduler does not have."""
+    numbers = {name: number for number, name in _flag_names(row.scheduler).items()}
+    if unknown := [name for name in row.flags if name not in numbers]:
+        raise LbnodeError(f"cannot use flag {unknown[0]!r} with scheduler {row.scheduler}: it has {', '.join(numbers)}")
+    flags = sum(numbers[name] for name in set(row.flags))
+    return record_of_key(row.service)._replace(scheduler=row.scheduler, flags=flags)
+
+
+def record_of_destination(row: Destination, weight: int) -> codec.Destination:
+    tunnel = _TUNNEL_NUMBERS[row.tunnel] if row.forwarding == "tunnel" else Tunnel.IPIP
+    return codec.Destination(
+        row.address,
+        row.service.port,
+        _FORWARDING_NUMBERS[row.forwarding],
+        weight,
+        tunnel=tunnel,
+        tunnel_port=_GUE_PORT if tunnel == Tunnel.GUE else 0,
+    )
+
+
+def is_ours(key: ServiceKey, record: codec.Destination) -> bool:
+    """Whether a row can express the record: the service's own port, a forwarding method and tunnel with a name."""
+    named = record.forwarding in _FORWARDING and record.tunnel in _TUNNELS
+    return named and record.port == key.port
+
+
+def rows_of(key: ServiceKey, service: codec.Service, newest_first: Iterable[codec.Destination]) -> list[Row]:
+    """The rows of one service of ours, from the kernel's records."""
+    names = _flag_names(service.scheduler)
+    bits = [1 << bit for bit in range(32) if service.flags >> bit & 1]
+    flags = tuple(sorted(names.get(bit, f"{bit:#x}") for bit in bits))
+    oldest_first = [record for record in newest_first if is_ours(key, record)][::-1]
+    return [
+        VirtualService(key, service.scheduler, flags),
+        *(
+            Destination(
+                key,
+                record.address,
+                record.weight,
+                table_weight=record.weight,
+                serial=serial,
+                forwarding=_FORWARDING[record.forwarding],
+                tunnel=_TUNNELS[record.tunnel if record.forwarding == Forwarding.TUNNEL else Tunnel.IPIP],
+            )
+            for serial, record in enumerate(oldest_first)
+        ),
+        DestinationOrder(key, tuple(record.address for record in oldest_first)),
+    ]
+
+
+def foreign_service(service: codec.Service, destinations: int) -> str:
+    """One line: `198.51.100.9:80/tcp (rr, 2 destinations)`."""
+    name = str(key_of(service) or f"{service.address} protocol {service.protocol} port {service.port}")
+    if service.fwmark:
+        name = f"fwmark {service.fwmark}{' ipv6' if service.family == socket.AF_INET6 else ''}"
+    return f"{name} ({service.scheduler}, {destinations} destination{'' if destinations == 1 else 's'})"
+
+
+def foreign_destination(key: ServiceKey, record: codec.Destination) -> str:
+    """One line: `198.51.100.1:80/tcp -> 192.0.2.7:8080 (not the service's port)`."""
+    host = f"[{record.address}]" if ":" in record.address else record.address
+    why = "not the service's port" if record.port != key.port else f"forwarding method {record.forwarding}"
+    return f"{key} -> {host}:{record.port} ({why})"
+
+
+def _flag_names(scheduler: str) -> dict[int, str]:
+    """mh and sh have two flags of their own; other schedulers have three without a name (ip_vs.h, SVC_F_SCHED1..3)."""
+    own = (
+        {bit: f"{scheduler}-{word}" if bit < 0x20 else word for bit, word in _SCHEDULER_FLAGS.items()}
+        if scheduler in ("mh", "sh")
+        else {0x08: "flag-1", 0x10: "flag-2", 0x20: "flag-3"}
+    )
+    return {**_FLAGS, **own}

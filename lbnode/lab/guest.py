@@ -1,0 +1,100 @@
+"""The work directory of a user-mode-linux guest: everything that crosses between host and guest goes through it.
+
+The guest's root is the host's own file system (hostfs), so a private directory is all the interface that is needed:
+the init script and the command go in as files, the exit status comes back as one. Output does not: the guest keeps
+what it writes to hostfs in its page cache for a while, so that goes over console lines (`uml`).
+"""
+
+import os
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lbnode.lab.errors import LabError
+
+INIT = Path(__file__).with_name("init.sh")
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# init.sh mounts fresh file systems there; what the host has below them must be asked for.
+COVERED = ("/run/", "/var/run/", "/dev/shm/")  # noqa: S108
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the guest runs, and where. `shared` are host directories it needs, even below /run."""
+
+    argv: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str]
+    shared: tuple[Path, ...] = ()
+
+
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment as the guest's command sees it: root's PATH, the guest's modules, no second guest."""
+    path = [part for part in env.get("PATH", "").split(":") if part]
+    path += [part for part in SYSTEM_PATH.split(":") if part not in path]
+    return {
+        **env,
+        "PATH": ":".join(path),
+        "MODPROBE_OPTIONS": "-d /run/kernel",
+        "LBNODE_LAB_KERNEL": "native",
+    }
+
+
+def script(command: Command) -> str:
+    """The shell script that becomes the command. `env` undoes the shell's ignoring of signals in the background."""
+    pairs = [f"{name}={value}" for name, value in environment(command.env).items()]
+    argv = ["env", "-i", "--default-signal", *pairs, *command.argv]
+    return f"cd {shlex.quote(str(command.cwd))} || exit 72\nexec {shlex.join(argv)}\n"
+
+
+def prepare(work: Path, command: Command) -> None:
+    """Fills a fresh work directory. Raises LabError when its name cannot stand on a kernel command line."""
+    if not str(work).isascii() or any(character.isspace() for character in str(work)):
+        raise LabError(f"cannot start a guest in {str(work)!r}: its name needs plain ASCII without blanks")
+    shutil.copyfile(INIT, work / "init")
+    (work / "init").chmod(0o700)
+    (work / "command").write_text(script(command))
+    wanted = {work, command.cwd, *command.shared}
+    covered = sorted(str(path) for path in wanted if str(path).startswith(COVERED))
+    (work / "shared").write_text("".join(f"{path}\n" for path in covered))
+
+
+def status(work: Path) -> int | None:
+    """The command's exit status (128 + signal when a signal ended it), or None when the guest never wrote one."""
+    try:
+        return int((work / "status").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def console_tail(work: Path, lines: int = 25) -> str:
+    """The last lines of the guest kernel's console, indented, for an error message."""
+    try:
+        text = (work / "console").read_text(errors="replace")
+    except FileNotFoundError:
+        return "    (nothing)"
+    return "\n".join(f"    {line}" for line in text.splitlines()[-lines:]) or "    (nothing)"
+
+
+def memory_directory(megabytes: int, environ: Mapping[str, str]) -> str:
+    """Where the guest's memory file (sparse, deleted at once) fits: it is mapped, so a full disk would be a crash.
+
+    A memory file system is preferred. Raises LabError when no candidate has the room.
+    """
+    tried = []
+    for directory in ("/dev/shm", environ.get("TMPDIR", "/tmp"), "/var/tmp"):  # noqa: S108
+        if not os.access(directory, os.W_OK | os.X_OK):
+            continue
+        state = os.statvfs(directory)
+        free = state.f_bavail * state.f_frsize >> 20
+        if state.f_flag & os.ST_NOEXEC:
+            tried.append(f"{directory} is mounted noexec")
+        elif free < megabytes:
+            tried.append(f"{directory} has {free} MB free")
+        else:
+            return directory
+    raise LabError(
+        f"cannot give the guest {megabytes} MB of memory: {', '.join(tried) or 'no directory to keep it in'}"
+    )

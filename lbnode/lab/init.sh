@@ -1,0 +1,66 @@
+#!/bin/sh
+# The first process of a user-mode-linux guest: makes hostfs look like a machine of its own, runs one command, powers
+# off. Beside this copy in the work directory: `command` (what to run), `shared` (directories that stay the host's own
+# even below /run), and what goes back: `booted`, `status`. Standard output is the console, which nobody reads unless
+# something fails.
+
+work=${0%/*}
+modules=/usr/lib/uml/modules/$(uname -r)
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lock /run/kernel/lib /run/kernel/usr/lib
+while read -r directory; do
+    [ -d "$directory" ] || { mkdir -p "$directory" && mount -t hostfs -o "$directory" hostfs "$directory"; }
+done <"$work/shared"
+
+# Module loading: by the guest's own programs (MODPROBE_OPTIONS, set with the command) and by the kernel.
+mkdir /run/kernel/lib/modules /run/kernel/usr/lib/modules
+ln -s "$modules" /run/kernel/lib/modules/
+ln -s "$modules" /run/kernel/usr/lib/modules/
+printf '#!/bin/sh\nexec /sbin/modprobe -d /run/kernel "$@"\n' >/run/kernel/modprobe
+chmod 755 /run/kernel/modprobe
+echo /run/kernel/modprobe >/proc/sys/kernel/modprobe
+modprobe -d /run/kernel -a overlay ip_vs ip_vs_mh ipip ip6_tunnel veth dummy bridge sch_ingress cls_bpf
+
+mkdir /run/kernel/etc /run/kernel/etc/upper /run/kernel/etc/work
+mount -t overlay -o lowerdir=/etc,upperdir=/run/kernel/etc/upper,workdir=/run/kernel/etc/work etc /etc
+mkdir -p /etc/lb
+
+hostname lab
+ip link set lo up
+echo 0 >/proc/sys/kernel/ctrl-alt-del
+stty raw -echo </dev/tty1
+stty raw -echo </dev/tty2
+mkfifo /run/kernel/stdout /run/kernel/stderr
+cat /run/kernel/stdout >/dev/tty1 &
+stdout=$!
+cat /run/kernel/stderr >/dev/tty2 &
+stderr=$!
+
+# The host's Ctrl-C and SIGTERM arrive as ctrl-alt-del, that is SIGINT to this process; `signal` holds the name.
+trap 'read -r name <"$work/signal" && kill -"$name" "$command"' INT
+: >"$work/booted"
+sh "$work/command" </dev/null >/run/kernel/stdout 2>/run/kernel/stderr &
+command=$!
+while :; do
+    wait "$command"
+    status=$?
+    kill -0 "$command" 2>/dev/null || break # a wait cut short by the trap above goes on
+done
+
+# What the command left behind would hold its output open; the two copiers then end by themselves.
+for process in /proc/[0-9]*; do
+    case ${process#/proc/} in 1 | "$stdout" | "$stderr") ;; *) kill -KILL "${process#/proc/}" 2>/dev/null ;; esac
+done
+wait "$stdout"
+wait "$stderr"
+echo "$status" >"$work/status.new"
+mv "$work/status.new" "$work/status"
+echo o >/proc/sysrq-trigger
+read -r _ <>/run/kernel/stdout # power-off is asynchronous, and init must not end before it

@@ -1,0 +1,104 @@
+"""What runs on the machines of a lab: BIRD, web servers, HAProxy, ExaBGP, and on every node of the cluster the agent.
+
+Python programs are forks of the lab, which has imported them once: starting Python costs seconds under user-mode-linux.
+They get the command line and environment that a fresh process would get.
+"""
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from lbnode.lab import web
+from lbnode.lab.build import RUN, Lab
+from lbnode.lab.namespaces import Node
+from lbnode.lab.supervisor import Program, Supervisor
+from lbnode.paths import Paths
+
+PATHS = Paths()
+AGENT, HAPROXY, EXABGP, BIRD, WEB = "agent", "haproxy", "exabgp", "bird", "web"
+NEEDS_GENERATED: dict[str, str] = {HAPROXY: str(PATHS.haproxy_config), EXABGP: str(PATHS.exabgp_config)}
+
+
+def start_network(lab: Lab, supervisor: Supervisor) -> None:
+    """Routers, reflectors and web servers: what is there before lbnode comes."""
+    for name, machine in lab.topology.machines.items():
+        if machine.bird:
+            argv = ["bird", "-f", "-c", str(RUN / "bird.conf"), "-s", str(RUN / "bird.ctl")]
+            supervisor.add(Program(lab.nodes[name], BIRD, argv))
+        if machine.role == "backend":
+            supervisor.add(Program(lab.nodes[name], WEB, web.command(RUN / "web.conf")))
+
+
+def start_nodes(lab: Lab, supervisor: Supervisor, agents: bool = True) -> None:
+    """HAProxy and ExaBGP, which begin when their files are there, and the agents, which write those."""
+    preload()
+    for name, machine in lab.topology.machines.items():
+        node = lab.nodes[name]
+        if machine.role == "l7":
+            supervisor.add(Program(node, HAPROXY, haproxy, needs=NEEDS_GENERATED[HAPROXY]))
+        if machine.role == "l4":
+            supervisor.add(Program(node, EXABGP, exabgp, needs=NEEDS_GENERATED[EXABGP]))
+        if machine.role and agents:
+            supervisor.add(agent(node, machine.role))
+
+
+def agent(node: Node, role: str) -> Program:
+    """The agent of one node, as a program to supervise."""
+    return Program(node, AGENT, lambda: lbnode(["agent", "--role", role]))
+
+
+def lbnode(arguments: Sequence[str]) -> int:
+    """One lbnode command in this process; returns its exit status."""
+    from lbnode.cli import run  # noqa: PLC0415 - the network of a lab needs nothing of lbnode's own
+
+    return run(list(arguments))
+
+
+def haproxy() -> int:
+    """Becomes HAProxy, as its systemd unit starts it. Runs in a forked child."""
+    from lbnode.haproxy import program  # noqa: PLC0415
+
+    program.prepare(PATHS)
+    argv = program.command(PATHS)
+    os.execvp(argv[0], argv)
+
+
+def exabgp() -> int:
+    """Runs ExaBGP in this forked child."""
+    from lbnode.bgp import exabgp as speaker  # noqa: PLC0415
+
+    argv, environment = speaker.command(PATHS)
+    return in_python(_exabgp_main, argv, environment)
+
+
+def in_python(main: Callable[[], int | None], argv: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Calls a Python program's entry point as its script would."""
+    os.environ.update(environment)
+    sys.argv = list(argv)
+    return main() or 0
+
+
+def _exabgp_main() -> int | None:
+    from exabgp.application.main import main  # noqa: PLC0415
+
+    status: int | None = main()
+    return status
+
+
+def preload() -> None:
+    """Imports what the forks will need, and keeps the garbage collector from touching it in every one of them."""
+    import exabgp.application.main  # noqa: PLC0415
+    import exabgp.application.server  # noqa: PLC0415, F401
+
+    import lbnode.agent.loop  # noqa: PLC0415
+    import lbnode.bgp.driver  # noqa: PLC0415
+    import lbnode.cli.agent  # noqa: PLC0415
+    import lbnode.cli.apply  # noqa: PLC0415
+    import lbnode.cli.plan  # noqa: PLC0415
+    import lbnode.config.load  # noqa: PLC0415
+    import lbnode.haproxy.driver  # noqa: PLC0415
+    import lbnode.ipvs.driver  # noqa: PLC0415, F401
+
+    gc.collect()
+    gc.freeze()

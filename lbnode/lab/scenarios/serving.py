@@ -1,0 +1,120 @@
+"""Steps that show that the network serves: who answers, whose address is seen, and which way the replies go."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from lbnode.lab import web
+from lbnode.lab.clients.crowd import pairs
+from lbnode.lab.scenarios import sight
+from lbnode.lab.scenarios.report import expect
+from lbnode.lab.scenarios.stage import Stage
+
+CONVERGED_S = 60.0
+LARGE = web.SIZES[-1]
+
+
+def converge(stage: Stage) -> None:
+    """Every router has every VIP over every L4 node, and every L4 node has every real server in use."""
+    seconds = stage.wait(lambda: all(map(stage.routed_fully, stage.l4)), CONVERGED_S, "every VIP by every L4 node")
+    stage.report.found(f"every router has every VIP over all {len(stage.l4)} L4 nodes, after {seconds:.1f} s more")
+
+    def in_use() -> bool:
+        found = [stage.weights_of(name) for name in (*stage.l7, *stage.backends)]
+        return all(weights and 0 not in weights for by_l4 in found for weights in by_l4.values())
+
+    stage.wait(in_use, CONVERGED_S, "weights above 0 for every real server on every L4 node")
+    stage.wait(lambda: _all_answer(stage), CONVERGED_S, "an answer from every VIP")
+    stage.report.found("every real server is in use on every L4 node, and every VIP answers")
+
+
+def _all_answer(stage: Stage) -> bool:
+    first = [stage.lab.topology.clients.addresses(version)[0] for version in (4, 6)]
+    return all(reply.status == 200 for reply in stage.crowd.ask(pairs(stage.vips, first)))
+
+
+def spread(stage: Stage) -> None:
+    """Requests from every client address to every VIP; a table of who carried and who answered them."""
+    before = {name: sight.scheduled(stage.node(name)) for name in stage.l4}
+    asks = pairs(stage.vips, stage.clients)
+    replies = stage.crowd.ask(asks)
+    bad = [reply for reply in replies if reply.status != 200 or reply.body.strip() not in stage.backends]
+    expect(not bad, f"a backend's name from each of {len(asks)} requests", f"{len(bad)} others, such as {bad[:2]}")
+    after = {name: sight.scheduled(stage.node(name)) for name in stage.l4}
+    rows, missing = {}, []
+    for vip in stage.vips:
+        carried = {name: after[name][vip] - before[name].get(vip, Counter()) for name in stage.l4}
+        by_l4 = [carried[name].total() for name in stage.l4]
+        real = sum(carried.values(), Counter())
+        servers = stage.l7 if vip in stage.vips_of("l7") else stage.backends
+        by_real = [real[stage.address(name, 6 if ":" in vip else 4)] for name in servers]
+        by_backend = Counter(reply.body.strip() for reply in replies if reply.vip == vip)
+        counts = [by_l4, by_real, [by_backend[name] for name in stage.backends]]
+        missing += [f"{vip}: {each}" for each in counts if 0 in each]
+        direct = servers is stage.backends
+        rows[vip] = [sum(by_l4), _spread(by_l4), "-" if direct else _spread(by_real), _spread(counts[2])]
+    stage.report.table(["VIP", "requests", "by L4", "by L7", "by backend"], rows)
+    expect(not missing, "every L4 node, L7 node and backend has a share of every VIP", "; ".join(missing))
+    sums = [row[0] for row in rows.values()]
+    expect(sum(map(int, sums)) == len(asks), f"{len(asks)} connections in IPVS", f"{sums}")
+
+
+def _spread(counts: Sequence[int]) -> str:
+    if len(counts) <= 5:
+        return "/".join(map(str, counts))
+    return f"{len(counts)} x {min(counts)}..{max(counts)}"
+
+
+def own_address(stage: Stage) -> None:
+    """HAProxy sees the client's own address; so does a backend that answers directly."""
+    asks = pairs(stage.vips, [*stage.clients[:2], *stage.clients[-2:]])
+    replies = stage.crowd.ask(asks, "/whoami")
+    services = stage.lab.topology.cluster.services.values()
+    http = {str(vip) for s in services if s.through == "l7" and s.mode == "http" for vip in s.vips}
+    seen = {}
+    for reply in replies:
+        expect(reply.status == 200, f"an answer from {reply.vip}", reply)
+        who = json.loads(reply.body)
+        if reply.vip in http:
+            expect(who["forwarded"] == reply.source, f"{reply.source} seen by HAProxy", who)
+        elif reply.vip in stage.vips_of("backend"):
+            expect(who["peer"] == reply.source, f"{reply.source} seen by the backend", who)
+        else:
+            continue
+        seen[reply.vip] = reply.source
+    vip, source = next(iter(seen.items()))
+    stage.report.found(f"{len(seen)} VIPs show the client's own address, such as {source} at {vip}")
+
+
+def return_path(stage: Stage) -> None:
+    """Replies do not pass the L4 nodes: no packet leaves them from a VIP, and hardly a byte of what clients get."""
+    interface = stage.lab.topology.machines[stage.l4[0]].ports[0].lan
+    senders = {
+        name: sight.Sender(stage.node(name), interface, stage.lab.topology.vips)
+        for name in (*stage.l4, *stage.l7, *stage.backends)
+    }
+    before = {name: sight.passed(stage.node(name), interface) for name in stage.l4}
+    first = [stage.lab.topology.clients.addresses(version)[0] for version in (4, 6)]
+    replies = stage.crowd.ask(pairs(stage.vips, first), f"/files/{LARGE}")
+    short = [reply for reply in replies if reply.length != LARGE]
+    expect(not short, f"{LARGE} bytes from every VIP", short[:1])
+    got = sum(reply.length for reply in replies)
+    sent = sum(sight.passed(stage.node(name), interface).since(before[name]).sent for name in stage.l4)
+    packets = {role: sum(senders[name].count for name in names) for role, names in _tiers(stage).items()}
+    for sender in senders.values():
+        sender.close()
+    stage.report.found(
+        f"clients got {got / 1e6:.1f} MB from {len(replies)} VIPs; the L4 nodes sent {sent / 1e6:.2f} MB, all of it"
+        " from the clients"
+    )
+    stage.report.found(
+        "packets from a VIP: "
+        + ", ".join(f"{count} left the {role} nodes" for role, count in packets.items())
+    )
+    expect(packets["L4"] == 0, "no packet from a VIP leaves an L4 node", packets)
+    expect(packets["L7"] > 0 and packets["backend"] > 0, "the others answer from VIPs", packets)
+    expect(sent < got / 10, "L4 nodes carry one direction only", f"{sent} of {got} bytes")
+
+
+def _tiers(stage: Stage) -> dict[str, Sequence[str]]:
+    return {"L4": stage.l4, "L7": stage.l7, "backend": stage.backends}

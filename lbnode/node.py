@@ -1,0 +1,77 @@
+"""One node: from its files to its desired state and its drivers. What `plan`, `apply` and the agent begin with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lbnode.config.load import load
+from lbnode.config.model import Cluster, Role
+from lbnode.drivers import Driver
+from lbnode.errors import ConfigError, Problem
+from lbnode.health.state import Health, Probe
+from lbnode.maintenance.state import AdminState
+from lbnode.paths import Paths
+from lbnode.roles import desired
+from lbnode.roles.inputs import Desired, Inputs
+from lbnode.roles.targets import probes
+from lbnode.templates import load as load_templates
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which node this is, in which role, and where its files are."""
+
+    name: str
+    role: Role
+    paths: Paths
+
+
+def load_cluster(identity: Identity) -> Cluster:
+    """The cluster file, checked, and checked that this node stands in it with this role. Raises ConfigError."""
+    file = identity.paths.cluster_file
+    cluster = load(file)
+    node = cluster.nodes.get(identity.name)
+    if node is None:
+        known = ", ".join(cluster.nodes)
+        raise ConfigError([Problem(0, 0, f"no node {identity.name!r}", f"use --node with one of {known}", str(file))])
+    if node.role != identity.role:
+        problem = f"node {identity.name!r} has role {node.role}, not {identity.role}"
+        raise ConfigError([Problem(0, 0, problem, f"use --role {node.role}", str(file))])
+    return cluster
+
+
+def desired_state(identity: Identity, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Desired:
+    """What this node should look like now."""
+    version = (2, 6)
+    if identity.role == "l7":
+        from lbnode.haproxy.program import version as haproxy_version
+
+        version = haproxy_version()
+    templates = load_templates(identity.paths.templates)
+    inputs = Inputs(cluster, identity.name, admin, health, templates, identity.paths, version)
+    return desired(identity.role, inputs)
+
+
+def wanted_probes(identity: Identity, cluster: Cluster) -> tuple[Probe, ...]:
+    """What this node must keep probing: only L4 nodes probe."""
+    return probes(cluster) if identity.role == "l4" else ()
+
+
+def drivers(identity: Identity) -> list[Driver]:
+    """The drivers of the node's role. Heavy ones are imported only here."""
+    from lbnode.files import FileDriver
+    from lbnode.net.links import LinkDriver
+    from lbnode.net.sysctl import SysctlDriver
+
+    found: list[Driver] = [SysctlDriver(), LinkDriver()]
+    if identity.role == "l4":
+        from lbnode.bgp import exabgp
+        from lbnode.bgp.driver import ExabgpDriver
+        from lbnode.ipvs.driver import IpvsDriver
+
+        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths), IpvsDriver(identity.paths)]
+    if identity.role == "l7":
+        from lbnode.haproxy import program
+        from lbnode.haproxy.driver import HaproxyDriver
+
+        found += [FileDriver({"haproxy": program.check}), HaproxyDriver(identity.paths)]
+    return found

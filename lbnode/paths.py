@@ -1,0 +1,78 @@
+"""Where lbnode reads and writes on a node. One value, passed down, so that tests and labs can move it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """`etc` belongs to the operator and survives a reboot; `run` lives and dies with the kernel's state.
+
+    `config` is the cluster file when it is not `cluster.yaml` in `etc`.
+    """
+
+    etc: Path = field(default_factory=lambda: Path("/etc/lb"))
+    run: Path = field(default_factory=lambda: Path("/run/lbnode"))
+    config: Path | None = None
+
+    @property
+    def cluster_file(self) -> Path:
+        return self.config or self.etc / "cluster.yaml"
+
+    @property
+    def templates(self) -> Path:
+        """An operator's own templates: a file here wins over the shipped one of the same name."""
+        return self.etc / "templates"
+
+    @property
+    def disable(self) -> Path:
+        return self.etc / "disable"
+
+    @property
+    def agent_check(self) -> Path:
+        return self.etc / "agent-check"
+
+    @property
+    def haproxy_config(self) -> Path:
+        return self.etc / "generated" / "haproxy.cfg"
+
+    @property
+    def exabgp_config(self) -> Path:
+        return self.etc / "generated" / "exabgp.conf"
+
+    @property
+    def haproxy_socket(self) -> Path:
+        """HAProxy's runtime API (the worker's socket)."""
+        return self.run / "haproxy" / "admin.sock"
+
+    @property
+    def haproxy_master_socket(self) -> Path:
+        return self.run / "haproxy" / "master.sock"
+
+    @property
+    def haproxy_state_file(self) -> Path:
+        """HAProxy's server-state-file, written before a reload and read by the new worker."""
+        return self.run / "haproxy" / "server-state"
+
+    @property
+    def bgp_wanted(self) -> Path:
+        """The announcements this node should make: written by apply and the agent, followed by the relay."""
+        return self.run / "bgp" / "wanted.json"
+
+    @property
+    def bgp_told(self) -> Path:
+        """What the relay has told ExaBGP, and the peers' states: written by the relay."""
+        return self.run / "bgp" / "told.json"
+
+    @property
+    def ledger(self) -> Path:
+        """The IPVS services that this boot's runs have made, so that a removed one is known to be ours."""
+        return self.run / "ipvs.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.run / "lock"
+
+    @property
+    def agent_socket(self) -> Path:
+        return self.run / "agent.sock"

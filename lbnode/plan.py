@@ -1,0 +1,169 @@
+"""The plan: what differs between desired and actual state, as a sorted value. It is printed, refused, or applied.
+
+`diff` is the only place where a difference is found; `lbnode plan`, `lbnode apply` and the agent share it, so what is
+shown is what is done.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from lbnode.errors import UnsafePlan
+from lbnode.resources import Announcement, Destination, DestinationOrder, Key, Row, VirtualService
+
+Action = Literal["create", "update", "delete"]
+
+
+def counted(number: int, what: str) -> str:
+    """`1 change`, `2 changes`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+SIGN: dict[Action, str] = {"create": "+", "update": "~", "delete": "-"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One step. `old` is None for a create, `new` is None for a delete; `reason` says why, when there is a why."""
+
+    old: Row | None
+    new: Row | None
+    reason: str = ""
+
+    @property
+    def action(self) -> Action:
+        if self.old is None:
+            return "create"
+        return "update" if self.new is not None else "delete"
+
+    @property
+    def row(self) -> Row:
+        """The row as it should be, or as it was when it goes."""
+        row = self.new or self.old
+        if row is None:
+            raise ValueError("a change needs a row")
+        return row
+
+    def __str__(self) -> str:
+        words = [SIGN[self.action], self.row.KIND, self.row.title]
+        if self.action != "delete":
+            words += [f"{name} {value}" for name, value in self.differences().items()]
+        return " ".join(words) + (f"  # {self.reason}" if self.reason else "")
+
+    def differences(self) -> dict[str, str]:
+        """Setting -> `new`, or `old -> new` where it changes; empty settings are left out."""
+        new = self.new.settings() if self.new else {}
+        if self.old is None:
+            return {name: str(value) for name, value in new.items() if value not in ("", None, ())}
+        old = self.old.settings()
+        changed = {
+            name: f"{_word(old.get(name))} -> {_word(value)}"
+            for name, value in new.items()
+            if value != old.get(name)
+        }
+        return changed or {"content": "changed"}
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "action": self.action,
+            "kind": self.row.KIND,
+            "what": self.row.title,
+            "settings": self.differences() if self.new else {},
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The changes in the order in which they are made, and rows of others that were seen and are left alone."""
+
+    changes: tuple[Change, ...] = ()
+    foreign: tuple[str, ...] = ()
+    dangers: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+    def __str__(self) -> str:
+        lines = [str(change) for change in self.changes]
+        lines += [f"! {danger}" for danger in self.dangers]
+        lines += [f"  left alone: {row}" for row in self.foreign]
+        return "\n".join(lines)
+
+    def raise_if_unsafe(self) -> None:
+        if self.dangers:
+            raise UnsafePlan("cannot apply: " + "; ".join(self.dangers) + "; --force does it all the same")
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "changes": [change.as_json() for change in self.changes],
+            "dangers": list(self.dangers),
+            "foreign": list(self.foreign),
+        }
+
+
+def _word(value: object) -> str:
+    return "none" if value in ("", None) else str(value)
+
+
+def diff(
+    actual: Iterable[Row],
+    desired: Iterable[Row],
+    reasons: Mapping[Key, str] | None = None,
+    foreign: Iterable[str] = (),
+) -> Plan:
+    """What must change so that `actual` becomes `desired`. Does not depend on the order of either.
+
+    `reasons` maps a row's key to the words that explain it. Two desired rows with one key are a bug in a role.
+    """
+    reasons = reasons or {}
+    have = {row.key: row for row in actual}
+    want: dict[Key, Row] = {}
+    for row in desired:
+        if want.setdefault(row.key, row) != row:
+            raise ValueError(f"two different rows are wanted for {row.key}")
+    changes = [
+        Change(have.get(key), want.get(key), reasons.get(key, ""))
+        for key in have.keys() | want.keys()
+        if have.get(key) != want.get(key) and not _order_follows(key, have, want)
+    ]
+    ordered = tuple(sorted(changes, key=_when))
+    return Plan(ordered, tuple(sorted(foreign)), tuple(_dangers(have, want)))
+
+
+def _order_follows(key: Key, have: Mapping[Key, Row], want: Mapping[Key, Row]) -> bool:
+    """Whether an order comes right by itself: rows that go leave gaps, rows that come stand last, in their order."""
+    old, new = have.get(key), want.get(key)
+    if isinstance(old, DestinationOrder) and new is None:
+        return True
+    if not isinstance(new, DestinationOrder):
+        return False
+    before = old.addresses if isinstance(old, DestinationOrder) else ()
+    staying = [address for address in before if address in new.addresses]
+    coming = [address for address in new.addresses if address not in before]
+    return (*staying, *coming) == new.addresses
+
+
+def _when(change: Change) -> tuple[int, int, tuple[str, ...]]:
+    """Withdrawals first; then creates and updates up the ranks; then deletes down the ranks."""
+    rank = change.row.rank
+    name = tuple(str(part).rjust(6) if isinstance(part, int) else part for part in change.row.place)
+    if change.action != "delete":
+        return (1, rank, name)
+    return (0 if isinstance(change.row, Announcement) else 2, -rank, name)
+
+
+def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row]) -> list[str]:
+    """Why a plan would hurt: a service loses most of its destinations, or the node loses every service."""
+    dangers = []
+    for row in have.values():
+        if not isinstance(row, DestinationOrder) or (VirtualService.KIND, *row.service) not in want:
+            continue
+        keys = [(Destination.KIND, *row.service, address) for address in row.addresses]
+        gone = sum(key not in want for key in keys)
+        if 2 * gone > len(keys):
+            dangers.append(f"{row.service} would lose {gone} of its {len(keys)} destinations")
+    services = [key for key, row in have.items() if isinstance(row, VirtualService)]
+    if services and not any(isinstance(row, VirtualService) for row in want.values()):
+        dangers.append(f"the node would lose all of its {len(services)} virtual services")
+    return dangers

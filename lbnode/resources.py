@@ -1,0 +1,304 @@
+"""The rows of desired and actual state. A row is frozen, hashable, and compares by configured fields only.
+
+Every row has a `key` (what it is: two rows with one key are the same thing, perhaps with other settings) and a `rank`
+(when it is made: creates go up the ranks, deletes go down). Counters, states that come and go and everything else that
+nobody configures have no place here.
+
+    rank   row                what it is
+      10   Sysctl             one kernel setting of the node (25 when it belongs to a link of ours)
+      20   Link               a device of ours; its name begins with LINK_PREFIX
+      30   Address            a VIP on a device of ours
+      40   File               a generated file
+      50   Running            a program that runs with the generated file
+      55   ServerState        the state of one server inside HAProxy that lbnode decides
+      60   VirtualService     IPVS: VIP, protocol, port
+      70   Destination        IPVS: one real server's row under one virtual service
+      75   DestinationOrder   IPVS: the order of those rows, which decides the Maglev table
+      90   Announcement       one prefix told to one BGP peer
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Literal, NamedTuple
+
+LINK_PREFIX = "lb-"
+"""Devices whose name begins so are ours: made, repaired and removed by lbnode."""
+
+Key = tuple[str | int, ...]
+Protocol = Literal["tcp", "udp", "sctp"]
+
+
+class ServiceKey(NamedTuple):
+    """What IPVS knows a virtual service by. `vip` is an address in its canonical text form."""
+
+    vip: str
+    protocol: Protocol
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.vip}]" if ":" in self.vip else self.vip
+        return f"{host}:{self.port}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What all rows share: identity, place in the order, and the words a plan prints."""
+
+    KIND: ClassVar[str] = ""
+    RANK: ClassVar[int] = 0
+
+    @property
+    def key(self) -> Key:
+        """Unique among all rows; begins with the kind."""
+        raise NotImplementedError
+
+    @property
+    def rank(self) -> int:
+        return self.RANK
+
+    @property
+    def title(self) -> str:
+        """The key in words, without the kind: `198.51.100.1:80/tcp -> 192.0.2.201`."""
+        return " ".join(str(part) for part in self.key[1:])
+
+    @property
+    def place(self) -> tuple[str | int, ...]:
+        """Sorts rows of one rank among each other."""
+        return self.key
+
+    def settings(self) -> dict[str, object]:
+        """The compared fields that are not part of the key, for a plan's `old -> new`."""
+        inside = {str(part) for part in self.key}
+        return {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.compare and item.repr and str(getattr(self, item.name)) not in inside
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl(Row):
+    """`name` in dots (`net.ipv4.vs.sloppy_tcp`); `value` as /proc/sys prints it."""
+
+    KIND: ClassVar[str] = "sysctl"
+    RANK: ClassVar[int] = 10
+
+    name: str
+    value: str
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, self.name)
+
+    @property
+    def rank(self) -> int:
+        # A link's own settings do not exist before the link does.
+        return 25 if f".{LINK_PREFIX}" in self.name else self.RANK
+
+    def settings(self) -> dict[str, object]:
+        return {"value": self.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Link(Row):
+    """A device that is up. `local` is the outer address a tunnel listens on; the remote end is any."""
+
+    KIND: ClassVar[str] = "link"
+    RANK: ClassVar[int] = 20
+
+    name: str
+    type: Literal["dummy", "ipip", "ip6tnl"]
+    local: str = ""
+    up: bool = True
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, self.name)
+
+    def settings(self) -> dict[str, object]:
+        return {"type": self.type, "local": self.local, "state": "up" if self.up else "down"}
+
+
+@dataclass(frozen=True, slots=True)
+class Address(Row):
+    """One address (its canonical text, no prefix) on a device of ours, always as a host prefix (/32 or /128)."""
+
+    KIND: ClassVar[str] = "address"
+    RANK: ClassVar[int] = 30
+
+    address: str
+    device: str
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, self.address, self.device)
+
+    @property
+    def title(self) -> str:
+        return f"{self.address} on {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class File(Row):
+    """A generated file. `checker` names the program that must accept the content before it replaces the old."""
+
+    KIND: ClassVar[str] = "file"
+    RANK: ClassVar[int] = 40
+
+    path: str
+    content: str = field(repr=False)
+    mode: int = 0o644
+    checker: Literal["", "haproxy", "exabgp"] = field(default="", compare=False)
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, self.path)
+
+    def settings(self) -> dict[str, object]:
+        return {"lines": self.content.count("\n"), "mode": f"{self.mode:04o}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Running(Row):
+    """A program that runs with the generated configuration. `config` is the digest written into that file."""
+
+    KIND: ClassVar[str] = "running"
+    RANK: ClassVar[int] = 50
+
+    program: Literal["haproxy", "exabgp"]
+    config: str
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, self.program)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState(Row):
+    """Whether HAProxy's agent state of one server is up. Only rows that lbnode itself decides (the enabler)."""
+
+    KIND: ClassVar[str] = "server-state"
+    RANK: ClassVar[int] = 55
+
+    backend: str
+    server: str
+    up: bool
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, self.backend, self.server)
+
+    @property
+    def title(self) -> str:
+        return f"{self.backend}/{self.server}"
+
+    def settings(self) -> dict[str, object]:
+        return {"agent": "up" if self.up else "down"}
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualService(Row):
+    """`flags` are scheduler flags by name, sorted: mh-fallback (SCHED1) and mh-port (SCHED2)."""
+
+    KIND: ClassVar[str] = "virtual-service"
+    RANK: ClassVar[int] = 60
+
+    service: ServiceKey
+    scheduler: str = "mh"
+    flags: tuple[str, ...] = ("mh-fallback", "mh-port")
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, *self.service)
+
+    @property
+    def title(self) -> str:
+        return str(self.service)
+
+    def settings(self) -> dict[str, object]:
+        return {"scheduler": self.scheduler, "flags": ",".join(self.flags)}
+
+
+@dataclass(frozen=True, slots=True)
+class Destination(Row):
+    """One real server's row. `port` is the service's own (a tunnel does not rewrite it).
+
+    `weight` is what new flows get now; 0 while down or draining. `table_weight` is the weight the row holds its Maglev
+    slots with: the kernel remembers the last weight above 0 (ip_vs_mh.c, `last_weight`), so a row is always added with
+    it and only then set to 0. The kernel does not report it, so it is not compared. `serial` is its place in the
+    canonical order (see DestinationOrder): rows are added in ascending order of it.
+    """
+
+    KIND: ClassVar[str] = "destination"
+    RANK: ClassVar[int] = 70
+
+    service: ServiceKey
+    address: str
+    weight: int
+    table_weight: int = field(default=1, compare=False)
+    serial: int = field(default=0, compare=False)
+    forwarding: Literal["tunnel", "route", "masquerade"] = "tunnel"
+    tunnel: Literal["ipip", "gue", "gre"] = "ipip"
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, *self.service, self.address)
+
+    @property
+    def title(self) -> str:
+        return f"{self.service} -> {self.address}"
+
+    @property
+    def place(self) -> tuple[str | int, ...]:
+        return (self.KIND, *self.service, self.serial, self.address)
+
+    def settings(self) -> dict[str, object]:
+        method = f"tunnel {self.tunnel}" if self.forwarding == "tunnel" else self.forwarding
+        return {"weight": self.weight, "forwarding": method}
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationOrder(Row):
+    """The canonical order of a service's rows, oldest first. The kernel lists them newest first (ip_vs_ctl.c adds at
+    the head) and builds the Maglev table in that order, so every L4 node must hold the same one."""
+
+    KIND: ClassVar[str] = "destination-order"
+    RANK: ClassVar[int] = 75
+
+    service: ServiceKey
+    addresses: tuple[str, ...]
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, *self.service)
+
+    @property
+    def title(self) -> str:
+        return str(self.service)
+
+    def settings(self) -> dict[str, object]:
+        return {"order": " ".join(self.addresses)}
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement(Row):
+    """One prefix told to one peer. `peer` is the peer's address, `prefix` a host prefix in canonical text."""
+
+    KIND: ClassVar[str] = "announcement"
+    RANK: ClassVar[int] = 90
+
+    prefix: str
+    peer: str
+    next_hop: str
+    med: int | None = None
+    communities: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, self.prefix, self.peer)
+
+    @property
+    def title(self) -> str:
+        return f"{self.prefix} to {self.peer}"
+
+    def settings(self) -> dict[str, object]:
+        return {"next_hop": self.next_hop, "med": self.med, "communities": " ".join(self.communities)}

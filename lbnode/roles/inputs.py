@@ -1,0 +1,63 @@
+"""What desired state is a function of, and what it comes out as. PURE."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from lbnode.config.model import Cluster, Node
+from lbnode.health.state import Health, Probe
+from lbnode.maintenance.state import READY, AdminState
+from lbnode.paths import Paths
+from lbnode.resources import Key, Row
+from lbnode.templates import Templates
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a role looks at. `programs` are facts about what is installed, such as HAProxy's version."""
+
+    cluster: Cluster
+    name: str
+    admin: AdminState = READY
+    health: Mapping[Probe, Health] = field(default_factory=dict)
+    templates: Templates = field(default_factory=Templates)
+    paths: Paths = field(default_factory=Paths)
+    haproxy_version: tuple[int, int] = (2, 6)
+
+    @property
+    def node(self) -> Node:
+        return self.cluster.nodes[self.name]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision and its reason, for status, logs and metrics: «vip 198.51.100.1: withdrawn, 0 of 4 servers up»."""
+
+    kind: str
+    name: str
+    good: bool
+    state: str
+    reason: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class Desired:
+    """The rows a node should have; why (by row key, for the plan); and the decisions behind them."""
+
+    rows: tuple[Row, ...] = ()
+    reasons: Mapping[Key, str] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+
+    @classmethod
+    def merge(cls, parts: Iterable["Desired"]) -> "Desired":
+        """One desired state out of several; a row that two parts want alike stands once."""
+        rows: dict[Row, None] = {}
+        reasons: dict[Key, str] = {}
+        verdicts: list[Verdict] = []
+        for part in parts:
+            rows.update(dict.fromkeys(part.rows))
+            reasons.update(part.reasons)
+            verdicts += part.verdicts
+        return cls(tuple(rows), reasons, tuple(verdicts))

@@ -1,0 +1,32 @@
+"""The L7 node: decapsulation with the VIPs, and HAProxy with the configuration of the cluster file. PURE.
+
+`ServerState` of the enabler is what people have set the node to: it makes the health URI fail at once, where HAProxy's
+own agent check would take up to its interval.
+"""
+
+from lbnode.haproxy import render
+from lbnode.maintenance.state import Mode
+from lbnode.resources import File, Row, Running, ServerState, Sysctl
+from lbnode.roles import direct_return
+from lbnode.roles.inputs import Desired, Inputs, Verdict
+
+# HAProxy binds the VIPs by address; it must be able to start or reload before they stand on their device.
+SYSCTLS = {"net.ipv4.ip_nonlocal_bind": "1", "net.ipv6.ip_nonlocal_bind": "1"}
+
+
+def desired(inputs: Inputs) -> Desired:
+    """Everything an L7 node should have."""
+    services = [service for service in inputs.cluster.services.values() if service.through == "l7"]
+    config = render.config(inputs.templates, inputs.cluster, inputs.name, inputs.paths, inputs.haproxy_version)
+    serving = inputs.admin.mode is Mode.READY and inputs.admin.percent > 0
+    enabler = ServerState("enabler", "enabler", serving)
+    rows: tuple[Row, ...] = (
+        *(Sysctl(name, value) for name, value in SYSCTLS.items()),
+        *direct_return.rows(inputs.node, [vip for service in services for vip in service.vips]),
+        File(str(inputs.paths.haproxy_config), config, checker="haproxy"),
+        Running("haproxy", render.digest(config)),
+        enabler,
+    )
+    state = "in service" if serving else "out of service"
+    verdict = Verdict("node", inputs.name, serving, state, f"{inputs.admin}; takes {len(services)} services")
+    return Desired(rows, {enabler.key: str(inputs.admin)}, (verdict,))

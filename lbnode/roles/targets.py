@@ -1,0 +1,69 @@
+"""Which probes tell an L4 node about which real server, and what they say together. PURE.
+
+One probe serves all services that need to know the same thing of the same server: an L7 node's health URI is asked once
+per family, however many VIPs there are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lbnode.config.model import Cluster, Node, Service
+from lbnode.health.state import Health, Probe
+from lbnode.maintenance.state import READY, AdminState, Mode
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of one real server for one family and port: what people want, what probes found, what follows."""
+
+    admin: AdminState
+    up: bool
+    reason: str
+
+    def share(self, full: int) -> int:
+        """The weight it holds its place in the Maglev table with, out of `full`, its weight in the cluster file."""
+        # A share above 0 must not round down to none; a share of 0 keeps the place and gets no new flows.
+        return max(1, full * self.admin.percent // 100) if self.admin.percent else full
+
+    def weight(self, full: int) -> int:
+        """The share of new flows it gets."""
+        serving = self.up and self.admin.mode is Mode.READY and self.admin.percent > 0
+        return self.share(full) if serving else 0
+
+
+def health_probe(cluster: Cluster, service: Service, node: Node, version: int, port: int) -> Probe:
+    """The probe that says whether this real server can take this service's flows of this family (4 or 6)."""
+    address = str(node.address(version))
+    if service.through == "l7":
+        return Probe("http", address, cluster.health.port, cluster.health.path)
+    check = cluster.pools[service.pool].check
+    return Probe(check.type, address, port, check.path if check.type == "http" else "")
+
+
+def agent_probe(cluster: Cluster, node: Node) -> Probe:
+    """The probe that reads what people have set this real server to."""
+    return Probe("agent", str(node.ipv4 or node.ipv6), cluster.agent_check.port)
+
+
+def probes(cluster: Cluster) -> tuple[Probe, ...]:
+    """Every probe an L4 node must keep, once each, in the order of the file."""
+    wanted: dict[Probe, None] = {}
+    for service in cluster.services.values():
+        for node in cluster.real_servers(service).values():
+            wanted[agent_probe(cluster, node)] = None
+            for vip in service.vips:
+                for port in service.ports:
+                    wanted[health_probe(cluster, service, node, vip.version, port)] = None
+    return tuple(wanted)
+
+
+def standing(health: Mapping[Probe, Health], health_of: Probe, agent_of: Probe) -> Standing:
+    """Both axes of one real server. What is not known yet counts as up: an L4 node that has just started must not
+    empty a table that works."""
+    found = health.get(health_of, Health())
+    admin = health.get(agent_of, Health()).admin or READY
+    up = found.up is not False
+    if admin.mode is not Mode.READY:
+        return Standing(admin, up, f"{admin} on the node itself")
+    share = f", {admin.percent}% asked for" if admin.percent != 100 else ""
+    return Standing(admin, up, f"{'up' if up else 'down'}: {found.reason}{share}")

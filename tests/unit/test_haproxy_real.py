@@ -1,0 +1,370 @@
+"""A real HAProxy on loopback: what runs is seen, reloads are verified, and the health URI follows the enabler."""
+
+import os
+import socket
+import socketserver
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from lbnode import templates
+from lbnode.config.model import Cluster
+from lbnode.errors import ApplyFailed, LbnodeError, NotReady
+from lbnode.haproxy import program, render
+from lbnode.haproxy.driver import HaproxyDriver
+from lbnode.haproxy.reload import reload
+from lbnode.haproxy.runtime import HttpStats, NotRunning, Runtime
+from lbnode.paths import Paths
+from lbnode.plan import Change, diff
+from lbnode.resources import Row, Running, ServerState
+
+UP = ServerState("enabler", "enabler", up=True)
+DOWN = ServerState("enabler", "enabler", up=False)
+
+
+def until(condition: Callable[[], object], deadline_s: float = 5.0) -> None:
+    end, pause = time.monotonic() + deadline_s, threading.Event()
+    while not condition():
+        assert time.monotonic() < end, f"not within {deadline_s} s"
+        pause.wait(0.002)
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Agent(socketserver.ThreadingTCPServer):
+    """An agent-check responder whose answer the test sets."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", port), AgentAnswer)
+        self.answer = b"up ready 100%\n"
+        self.asked = 0
+
+
+class AgentAnswer(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        assert isinstance(self.server, Agent)
+        self.server.asked += 1
+        self.request.sendall(self.server.answer)
+
+
+class Web(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """HAProxy ends its health checks as soon as it has seen the status."""
+
+
+class Page(BaseHTTPRequestHandler):
+    """Answers with the headers it was given."""
+
+    def do_GET(self) -> None:
+        body = str(self.headers).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[socketserver.BaseServer]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Node:
+    """An L7 node on loopback: paths of its own, free ports, and HAProxy under the test's supervision."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = Paths(folder / "etc", folder / "run")
+        self.agent_inter = "500ms"
+        self.health, self.agent, self.stats, self.vip, self.web = (free_port() for _ in range(5))
+        self.driver = HaproxyDriver(self.paths, wait_s=3)
+        self.runtime = Runtime(self.paths.haproxy_socket)
+        program.prepare(self.paths)
+
+    def cluster(self, **service: object) -> Cluster:
+        return Cluster.model_validate(
+            {
+                "bgp": {"local_asn": 65000, "peers": {"r1": {"address": "192.0.2.1", "asn": 65001}}},
+                "nodes": {
+                    "l7": {"role": "l7", "ipv4": "127.0.0.1", "ipv6": "::1"},
+                    "s1": {"role": "backend", "ipv4": "127.0.0.1"},
+                },
+                "services": {"web": {"vips": ["127.0.0.1"], "ports": [self.vip], "pool": "app", **service}},
+                "pools": {"app": {"port": self.web, "agent_check": False, "check": {"interval_s": 0.1}}},
+                "health": {"port": self.health},
+                "agent_check": {"port": self.agent},
+            }
+        )
+
+    def render(self, cluster: Cluster) -> str:
+        shipped = templates.load()
+        source = shipped.sources[render.TEMPLATE].replace(":8404", f":{self.stats}")
+        source = source.replace("agent-inter 500ms", f"agent-inter {self.agent_inter}")
+        if os.geteuid() != 0:
+            source = source.replace("    user haproxy\n    group haproxy\n", "")
+        own = replace(shipped, sources={render.TEMPLATE: source})
+        return render.config(own, cluster, "l7", self.paths, program.version())
+
+    def write(self, text: str) -> Running:
+        self.paths.haproxy_config.write_text(text)
+        return Running("haproxy", render.digest(text))
+
+    def get(self, port: int, path: str = "/healthcheck", host: str = "127.0.0.1") -> int:
+        with closing(HTTPConnection(host, port, timeout=3)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().status
+
+    def rows(self) -> tuple[Row, ...]:
+        return self.driver.observe([]).rows
+
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+        process = subprocess.Popen(program.command(self.paths), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    # A socket's path may have 108 bytes, fewer than pytest's own temporary directories need.
+    with tempfile.TemporaryDirectory(prefix="lb") as folder:
+        yield Node(Path(folder))
+
+
+@pytest.fixture
+def agent(node: Node) -> Iterator[Agent]:
+    with serving(Agent(node.agent)) as server:
+        assert isinstance(server, Agent)
+        yield server
+
+
+@pytest.fixture
+def started(node: Node, agent: Agent) -> Iterator[Node]:
+    """HAProxy runs with one service and an agent that says up."""
+    wanted = node.write(node.render(node.cluster()))
+    with serving(Web(("127.0.0.1", node.web), Page)), node.running():
+        assert node.driver.apply([Change(None, wanted)])[0].error == ""
+        yield node
+
+
+def apply(node: Node, *rows: Row) -> list[str]:
+    """Makes `rows` so, as a pass does; the errors."""
+    results = node.driver.apply(diff(node.driver.observe([]).rows, rows).changes)
+    return [result.error for result in results if result.error]
+
+
+def test_what_runs_is_what_was_rendered(started: Node) -> None:
+    digest = render.digest(started.paths.haproxy_config.read_text())
+    assert started.rows() == (Running("haproxy", digest), UP)
+    assert started.get(started.health) == 200
+    assert started.get(started.health, host="::1") == 200
+    assert started.get(started.health, "/other") == 404
+
+
+def test_health_answers_close_their_connection_so_that_none_goes_on_asking_an_old_process(
+    started: Node, agent: Agent
+) -> None:
+    for row in (UP, DOWN):
+        agent.answer = b"up ready\n" if row.up else b"down\n"
+        assert apply(started, started.rows()[0], row) == []
+        with closing(HTTPConnection("127.0.0.1", started.health, timeout=3)) as connection:
+            connection.request("GET", "/healthcheck")
+            assert connection.getresponse().getheader("Connection") == "close"
+
+
+def test_nothing_is_observed_when_it_does_not_run_and_the_error_says_how_to_start_it(node: Node) -> None:
+    assert node.rows() == ()
+    wanted = node.write(node.render(node.cluster()))
+    driver = HaproxyDriver(node.paths, wait_s=0.05)
+    assert driver.apply([Change(None, wanted)])[0].error == (
+        "cannot reload HAProxy: it is not running: systemctl start lbnode-haproxy"
+    )
+    with pytest.raises(NotRunning):
+        reload(node.paths, wait_s=0.05)
+
+
+def test_a_reload_takes_and_is_verified(started: Node) -> None:
+    before = started.runtime.info()["Pid"]
+    wanted = started.write(started.render(started.cluster(balance="leastconn")))
+    assert apply(started, wanted, UP) == []
+    assert started.rows() == (wanted, UP)
+    assert started.runtime.info()["Pid"] != before
+    assert not started.paths.haproxy_state_file.exists()
+    assert diff(started.rows(), [wanted, UP]).changes == ()
+
+
+def test_a_broken_file_keeps_the_old_worker_and_is_reported(started: Node) -> None:
+    good = started.paths.haproxy_config.read_text()
+    started.write(good.replace("balance roundrobin", "balance nonsense"))
+    before = started.runtime.info()["Pid"]
+    with pytest.raises(ApplyFailed, match=r"old configuration still serves: parsing .*balance only supports"):
+        reload(started.paths)
+    assert started.runtime.info()["Pid"] == before
+    assert started.get(started.health) == 200
+    wanted = started.write(started.render(started.cluster(balance="leastconn")))
+    assert apply(started, wanted, UP) == [], "a good file is taken after a bad one"
+
+
+def test_a_bind_that_fails_is_reported_although_the_file_is_valid(started: Node) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        wanted = started.write(started.render(started.cluster(ports=[port])))
+        assert program.check(started.paths.haproxy_config) == ""
+        (error,) = apply(started, wanted, UP)
+    assert "cannot reload HAProxy" in error
+    assert "the file is valid" in error
+    assert started.get(started.health) == 200
+
+
+def test_a_file_of_another_plan_is_not_loaded(started: Node) -> None:
+    (error,) = apply(started, Running("haproxy", "0" * 16), UP)
+    assert "is not the file of this plan" in error
+
+
+def test_the_health_uri_follows_the_enabler_within_milliseconds(started: Node, agent: Agent) -> None:
+    digest = started.rows()[0]
+    for row, status, answer in [(DOWN, 503, b"down\n"), (UP, 200, b"up ready 100%\n")] * 3:
+        agent.answer = answer
+        begin = time.monotonic()
+        assert apply(started, digest, row) == []
+        assert started.get(started.health) == status
+        assert time.monotonic() - begin < 0.05, "an agent check would take up to 0.5 s"
+        assert started.rows() == (digest, row)
+
+
+def test_the_node_is_out_however_the_responder_says_it_and_comes_back_at_once(started: Node, agent: Agent) -> None:
+    started.agent_inter = "50ms"
+    running = started.write(started.render(started.cluster()))
+    assert apply(started, running, UP) == []
+    for answer in (b"down\n", b"up drain 100%\n", b"maint\n", b"up ready 0%\n"):
+        agent.answer = answer
+        until(lambda: started.rows() == (running, DOWN))
+        assert started.get(started.health) == 503
+        agent.answer = b"up ready 100%\n"
+        assert apply(started, running, UP) == []
+        assert started.get(started.health) == 200
+
+
+def test_the_health_uri_fails_when_no_pool_has_a_server(node: Node, agent: Agent) -> None:
+    wanted = node.write(node.render(node.cluster()))
+    with node.running():
+        assert node.driver.apply([Change(None, wanted)])[0].error == ""
+        until(lambda: node.get(node.health) == 503)
+        assert node.rows() == (wanted, UP)
+        with serving(Web(("127.0.0.1", node.web), Page)):
+            until(lambda: node.get(node.health) == 200)
+
+
+def test_a_disabled_node_never_answers_200_during_reloads(started: Node, agent: Agent) -> None:
+    agent.answer = b"down\n"
+    assert apply(started, started.rows()[0], DOWN) == []
+    configs = [started.render(started.cluster(balance=balance)) for balance in ("leastconn", "roundrobin")]
+    seen: set[int] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.add(started.get(started.health))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for number in range(20):
+            assert apply(started, started.write(configs[number % 2]), DOWN) == []
+    finally:
+        done.set()
+        watcher.join()
+    assert seen == {503}
+    assert started.rows()[1] == DOWN
+    agent.answer = b"up ready 100%\n"
+    until(lambda: started.rows()[1] == UP)
+
+
+def test_a_changed_port_is_not_overruled_by_the_old_state(started: Node, node: Node) -> None:
+    old = node.web
+    node.web = free_port()
+    with serving(Web(("127.0.0.1", node.web), Page)):
+        wanted = node.write(node.render(node.cluster()))
+        assert apply(node, wanted, UP) == []
+        ports = {row["srv_port"] for row in node.runtime.servers_state() if row["be_name"] == "web:servers"}
+    assert ports == {str(node.web)} != {str(old)}
+
+
+def test_a_server_known_to_be_down_stays_down_over_a_reload(started: Node) -> None:
+    started.runtime.order("set server web:servers/s1 state maint")
+    wanted = started.write(started.render(started.cluster(balance="leastconn")))
+    assert apply(started, wanted, UP) == []
+    (row,) = started.runtime.stat("web:servers 4 -1")
+    assert row["status"] == "MAINT"
+
+
+def test_the_client_is_told_to_the_server_and_cannot_pretend(started: Node) -> None:
+    until(lambda: started.get(started.vip, "/") == 200)
+    with closing(HTTPConnection("127.0.0.1", started.vip, timeout=3)) as connection:
+        connection.request("GET", "/", headers={"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"})
+        told = connection.getresponse().read().decode().lower()
+    assert "x-forwarded-for: 127.0.0.1" in told
+    assert "x-forwarded-proto: http\n" in told
+    assert "203.0.113.9" not in told
+
+
+def test_a_kept_client_connection_outlives_a_reload(started: Node) -> None:
+    until(lambda: started.get(started.vip, "/") == 200)
+    with closing(HTTPConnection("127.0.0.1", started.vip, timeout=3)) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().read()
+        assert apply(started, started.write(started.render(started.cluster(balance="leastconn"))), UP) == []
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+
+
+def test_statistics_are_the_same_over_both_transports(started: Node) -> None:
+    over_socket = started.runtime.stat()
+    over_http = HttpStats(f"http://127.0.0.1:{started.stats}/stats").stat()
+    names = [(row["pxname"], row["svname"]) for row in over_socket]
+    assert ("enabler", "enabler") in names
+    assert ("web:servers", "s1") in names
+    assert [(row["pxname"], row["svname"]) for row in over_http] == names
+    assert over_http[0].keys() == over_socket[0].keys()
+    assert started.get(started.stats, "/metrics") == 200
+
+
+def test_commands_that_fail_say_so(started: Node) -> None:
+    with pytest.raises(ApplyFailed, match="cannot set server enabler/nobody agent up: No such server"):
+        started.runtime.order("set server enabler/nobody agent up")
+    nobody = ServerState("enabler", "nobody", up=True)
+    assert "No such server" in started.driver.apply([Change(None, nobody)])[0].error
+    with pytest.raises(NotReady, match="cannot read statistics"):
+        started.runtime.stat("nobody 4 -1")
+    with pytest.raises(LbnodeError, match="cannot read statistics"):
+        HttpStats(f"http://127.0.0.1:{free_port()}/stats").stat()

@@ -1,0 +1,133 @@
+"""Rise and fall, and real probes against real sockets."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbnode.health.monitor import Monitor, Pace, probe_once
+from lbnode.health.state import Health, Outcome, Probe, step
+from lbnode.maintenance.state import Mode, parse
+
+
+def walk(text, rise=2, fall=3, health=None):
+    """`+` a success, `-` a failure, `?` could not ask; returns the row of `up` as the same signs."""
+    health, seen = health or Health(), ""
+    for sign in text:
+        health = step(health, Outcome({"+": True, "-": False, "?": None}[sign], sign), rise, fall)
+        seen += {True: "+", False: "-", None: "?"}[health.up]
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "up"),
+    [
+        ("+", "+"),
+        ("-", "-"),
+        ("+--+--", "++++++"),
+        ("+---", "+++-"),
+        ("-+-++", "----+"),
+        ("+--?-", "++++-"),
+        ("????", "????"),
+        ("+????????", "+++++++++"),
+    ],
+)
+def test_rise_two_fall_three(outcomes, up):
+    assert walk(outcomes) == up
+
+
+@given(st.text("+-?", max_size=40), st.integers(1, 4), st.integers(1, 4))
+def test_a_health_turns_only_after_a_run_against_it(outcomes, rise, fall):
+    seen = walk(outcomes, rise, fall)
+    for place in range(1, len(seen)):
+        if seen[place] != seen[place - 1] and seen[place - 1] != "?":
+            run = outcomes[: place + 1].replace("?", "")
+            needed = rise if seen[place] == "+" else fall
+            assert run.endswith(seen[place] * needed)
+
+
+def test_a_silent_agent_check_keeps_the_last_word():
+    said = step(Health(), Outcome(True, "", parse("drain")), 1, 1)
+    assert step(said, Outcome(False, "refused"), 1, 1).admin.mode is Mode.DRAIN
+
+
+def test_health_travels_as_json():
+    health = Health(True, "HTTP 200", parse("75% # disks"))
+    assert Health.from_json(health.as_json()) == health
+
+
+@asynccontextmanager
+async def serving(answer):
+    async def connected(reader, writer):
+        if answer.startswith(b"HTTP"):
+            await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "up", "reason"),
+    [
+        ("http", b"HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", True, "HTTP 200"),
+        ("http", b"HTTP/1.0 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", True, "HTTP 302"),
+        ("http", b"HTTP/1.0 503 No\r\ncontent-length: 0\r\n\r\n", False, "HTTP 503"),
+        ("tcp", b"", True, "connected"),
+        ("agent", b"up drain 100%\n", True, "agent-check drain"),
+        ("agent", b"hello\n", False, "agent-check makes no sense"),
+    ],
+)
+def test_a_probe_finds(kind, line, up, reason):
+    async def scenario():
+        async with serving(line) as port:
+            probe = Probe(kind, "127.0.0.1", port, "/healthcheck" if kind == "http" else "")
+            return (await probe_once([probe], 2.0))[probe]
+
+    health = asyncio.run(scenario())
+    assert health.up is up
+    assert health.reason.startswith(reason)
+
+
+def test_a_refused_and_a_silent_target_are_down_but_a_missing_route_is_unknown():
+    async def scenario():
+        async def silent(reader, writer):
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        quiet, refused = Probe("http", "127.0.0.1", port, "/"), Probe("tcp", "127.0.0.1", 1)
+        found = await probe_once([quiet, refused], 0.2)
+        server.close()
+        await server.wait_closed()
+        return found[quiet], found[refused]
+
+    quiet, refused = asyncio.run(scenario())
+    assert (quiet.up, quiet.reason) == (False, "no answer within 0.2 s")
+    assert (refused.up, refused.reason) == (False, "ECONNREFUSED")
+
+
+def test_the_monitor_says_when_something_turns():
+    async def scenario():
+        turned = asyncio.Event()
+        monitor = Monitor(turned.set)
+        async with serving(b"HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n") as port:
+            probe = Probe("http", "127.0.0.1", port, "/")
+            await monitor.follow([probe], Pace(0.02, 1, 2, 2))
+            await asyncio.wait_for(monitor.settled(), 5)
+            up = monitor.health[probe]
+            turned.clear()
+        await asyncio.wait_for(turned.wait(), 5)
+        down = monitor.health[probe]
+        await monitor.close()
+        return up, down
+
+    up, down = asyncio.run(scenario())
+    assert up.up is True
+    assert down.up is False

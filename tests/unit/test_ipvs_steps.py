@@ -1,0 +1,180 @@
+"""The messages a change becomes, tried on a model of the kernel's list (added at the head, last weight kept)."""
+
+import errno
+import re
+import socket
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbnode.errors import LbnodeError
+from lbnode.ipvs import codec, rows, steps
+from lbnode.ipvs.codec import Command
+from lbnode.ipvs.netlink import Request, attributes
+from lbnode.plan import Change
+from lbnode.resources import Destination, DestinationOrder, Row, ServiceKey, VirtualService
+
+KEY = ServiceKey("198.51.100.1", "tcp", 80)
+ADDRESSES = [f"192.0.2.{number}" for number in range(1, 9)]
+
+
+@dataclass
+class Kernel:
+    """ip_vs_ctl.c as far as one service's list goes: address -> (weight, last weight), newest first."""
+
+    newest_first: dict[str, tuple[int, int]] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+
+    def run(self, requests: list[Request]) -> None:
+        for command, payload in requests:
+            if command == Command.DEL_DEST:
+                address = _address(payload)
+                del self.newest_first[address]
+            else:
+                record = codec.decode_destination(payload)
+                address, weight = record.address, record.weight
+                if command == Command.NEW_DEST:
+                    assert address not in self.newest_first
+                    self.newest_first = {address: (weight, weight), **self.newest_first}
+                else:
+                    self.newest_first[address] = (weight, weight or self.newest_first[address][1])
+            self.log.append(f"{Command(command).name} {address}")
+
+    @property
+    def oldest_first(self) -> list[str]:
+        return list(self.newest_first)[::-1]
+
+
+def _address(payload: bytes) -> str:
+    """Of a delete, which has no more than the key (attribute 1 of the destination, attribute 2)."""
+    return socket.inet_ntop(socket.AF_INET, attributes(attributes(payload)[2])[1][:4])
+
+
+def row(address: str, weight: int = 100, table_weight: int = 100) -> Destination:
+    return Destination(KEY, address, weight, table_weight)
+
+
+@given(st.permutations(ADDRESSES), st.permutations(ADDRESSES), st.sets(st.sampled_from(ADDRESSES)), st.integers(0, 8))
+def test_any_order_becomes_canonical(standing: list[str], canonical: list[str], down: set[str], wanted: int) -> None:
+    """Weights and slots stay; rows outside the order stay; each row is out for no longer than one message."""
+    canonical = canonical[:wanted]
+    kernel = Kernel()
+    for address in standing:
+        kernel.run(steps.requests(Change(None, row(address, 0 if address in down else 100, 100))))
+    before = dict(kernel.newest_first)
+    records = {
+        address: rows.record_of_destination(row(address), kernel.newest_first[address][0])
+        for address in kernel.oldest_first
+    }
+    for group in steps.moves(KEY, records, canonical, dict.fromkeys(ADDRESSES, 100)):
+        kernel.run(group)
+        assert kernel.newest_first.keys() == before.keys()
+    assert [address for address in kernel.oldest_first if address in canonical] == canonical
+    assert kernel.newest_first == before
+
+
+@given(st.permutations(ADDRESSES))
+def test_what_stands_right_is_not_touched(canonical: list[str]) -> None:
+    assert steps.to_move(canonical, canonical) == ()
+    assert steps.to_move(canonical, canonical[2:5]) == ()
+    returned = [*canonical[:3], *canonical[4:], canonical[3]]
+    assert list(steps.to_move(returned, canonical)) == canonical[4:]
+
+
+def test_a_row_that_is_down_is_added_with_its_slots() -> None:
+    kernel = Kernel()
+    kernel.run(steps.requests(Change(None, row("192.0.2.1", 0, 100))))
+    assert kernel.newest_first == {"192.0.2.1": (0, 100)}
+    assert kernel.log == ["NEW_DEST 192.0.2.1", "SET_DEST 192.0.2.1"]
+
+
+def test_a_share_is_added_at_once() -> None:
+    kernel = Kernel()
+    kernel.run(steps.requests(Change(None, row("192.0.2.1", 50, 100))))
+    assert kernel.newest_first == {"192.0.2.1": (50, 50)}
+    assert kernel.log == ["NEW_DEST 192.0.2.1"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "then"),
+    [
+        ((100, 100), (0, 100), (0, 100)),
+        ((100, 100), (30, 100), (30, 30)),
+        ((30, 100), (0, 100), (0, 100)),
+        ((30, 30), (0, 30), (0, 30)),
+    ],
+)
+def test_a_row_that_goes_down_holds_its_table_weight(old: tuple[int, int], new: tuple[int, int], then: object) -> None:
+    kernel = Kernel({"192.0.2.1": (old[0], old[0])})
+    kernel.run(steps.requests(Change(row("192.0.2.1", *old), row("192.0.2.1", *new))))
+    assert kernel.newest_first["192.0.2.1"] == then
+
+
+def test_a_create_that_comes_late_becomes_a_set() -> None:
+    kernel = Kernel({"192.0.2.1": (7, 7)})
+    kernel.run(steps.instead(Change(None, row("192.0.2.1", 0, 100))))
+    assert kernel.newest_first == {"192.0.2.1": (0, 100)}
+
+
+def test_service_flags_by_name() -> None:
+    record = rows.record_of_service(VirtualService(KEY))
+    assert (record.scheduler, record.flags) == ("mh", 0x18)
+    assert rows.record_of_service(VirtualService(KEY, "sh", ("sh-port", "persistent"))).flags == 0x11
+    with pytest.raises(LbnodeError, match=re.escape("cannot use flag 'mh-port' with scheduler rr")):
+        rows.record_of_service(VirtualService(KEY, "rr", ("mh-port",)))
+
+
+@given(st.integers(0, 0xFFFFFFFF), st.sampled_from(["mh", "sh", "rr"]))
+def test_every_flag_shows(flags: int, scheduler: str) -> None:
+    flags &= ~codec.HASHED
+    service = rows.record_of_key(KEY)._replace(scheduler=scheduler, flags=flags)
+    found = rows.rows_of(KEY, service, [])[0]
+    assert isinstance(found, VirtualService)
+    assert len(found.flags) == flags.bit_count()
+    assert list(found.flags) == sorted(found.flags)
+
+
+def test_errors_in_words() -> None:
+    service, destination = Change(None, VirtualService(KEY, "nosuch", ())), Change(None, row("192.0.2.1"))
+    assert steps.error(service, 0) == ""
+    assert steps.error(service, errno.ENOENT) == (
+        "cannot add virtual service 198.51.100.1:80/tcp: no such scheduler (ENOENT)"
+    )
+    assert steps.error(destination, errno.ESRCH) == (
+        "cannot add destination 198.51.100.1:80/tcp -> 192.0.2.1: no such virtual service (ESRCH)"
+    )
+    gone = Change(row("192.0.2.1"), None)
+    assert steps.error(gone, errno.ENOENT) == steps.error(gone, errno.ESRCH) == ""
+    assert steps.error(gone, errno.ENOMEM) == (
+        "cannot delete destination 198.51.100.1:80/tcp -> 192.0.2.1: Cannot allocate memory (ENOMEM)"
+    )
+
+
+def test_what_no_row_can_say_is_told_apart() -> None:
+    ours = codec.Destination("192.0.2.1", 80)
+    other_port, local = ours._replace(port=8080), codec.Destination("2001:db8::7", 80, codec.Forwarding.LOCAL)
+    found = rows.rows_of(KEY, rows.record_of_key(KEY), [other_port, ours, local])
+    addresses: list[Row] = [row("192.0.2.1", 1)]
+    assert found[1:] == [*addresses, DestinationOrder(KEY, ("192.0.2.1",))]
+    assert rows.foreign_destination(KEY, other_port) == (
+        "198.51.100.1:80/tcp -> 192.0.2.1:8080 (not the service's port)"
+    )
+    assert rows.foreign_destination(KEY, local) == "198.51.100.1:80/tcp -> [2001:db8::7]:80 (forwarding method 1)"
+
+
+def test_a_foreign_service_takes_one_line() -> None:
+    service = codec.Service("198.51.100.9", 6, 80, "rr")
+    assert rows.foreign_service(service, 2) == "198.51.100.9:80/tcp (rr, 2 destinations)"
+    assert rows.foreign_service(service._replace(address="", fwmark=7), 1) == "fwmark 7 (rr, 1 destination)"
+    v6 = codec.Service("2001:db8::9", 6, 80, "rr", family=10)
+    assert rows.foreign_service(v6, 0) == "[2001:db8::9]:80/tcp (rr, 0 destinations)"
+
+
+def test_forwarding_other_than_ours_is_a_difference() -> None:
+    record = rows.record_of_destination(replace(row("192.0.2.1"), forwarding="route"), 100)
+    assert record.tunnel_port == 0
+    (found,) = (item for item in rows.rows_of(KEY, rows.record_of_key(KEY), [record]) if isinstance(item, Destination))
+    assert found != row("192.0.2.1")
+    assert found == replace(row("192.0.2.1"), forwarding="route")
