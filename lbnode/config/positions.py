@@ -20,6 +20,7 @@ Path = tuple[str | int, ...]
 """The way from the root to a value: keys, and indices from 0 inside lists."""
 
 DEEPEST = 20
+BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # YAML 1.1, 5.4: libyaml counts lines so
 NULLS = ("", "~", "null", "Null", "NULL")
 
 
@@ -194,7 +195,8 @@ def _syntax(error: yaml.YAMLError | UnicodeEncodeError, text: str) -> Problem:
 
 
 def _syntax_hint(text: str, mark: yaml.Mark) -> str:
-    line = (text.splitlines() or [""])[min(mark.line, len(text.splitlines()) - 1)]
+    lines = BREAK.split(text)
+    line = lines[min(mark.line, len(lines) - 1)]
     if line[mark.column : mark.column + 1] == "\t":
         return "indent with blanks, not tabs"
     if re.search(r"[0-9a-fA-F]*::", line):
@@ -204,13 +206,15 @@ def _syntax_hint(text: str, mark: yaml.Mark) -> str:
 
 def spot(text: str, index: int) -> Place:
     """The place of the character at `index`."""
-    before = text[:index]
-    return Place(before.count("\n") + 1, index - before.rfind("\n"))
+    *before, last = BREAK.split(text[:index])
+    return Place(len(before) + 1, len(last) + 1)
 
 
 def _inside(problems: list[Problem], text: str) -> Iterator[Problem]:
     """libyaml places some errors on the line after the last; they belong to the end of the file."""
-    lines = text.splitlines() or [""]
+    lines = BREAK.split(text)
+    if not lines[-1]:
+        lines = lines[:-1] or lines
     for problem in problems:
         if problem.line > len(lines):
             yield Problem(len(lines), len(lines[-1]) + 1, problem.message, problem.hint)

@@ -30,21 +30,27 @@ class Command:
     shared: tuple[Path, ...] = ()
 
 
-def environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment as the guest's command sees it: root's PATH, the guest's modules, no second guest."""
+def environment(env: Mapping[str, str], is_root: bool) -> dict[str, str]:
+    """The caller's environment as the guest's command sees it: root's PATH, the guest's modules, no second guest.
+
+    An ordinary user is root inside, and there programs expect what root left in /tmp to be theirs: those get a
+    temporary directory of the guest's own.
+    """
     path = [part for part in env.get("PATH", "").split(":") if part]
     path += [part for part in SYSTEM_PATH.split(":") if part not in path]
+    temporary = {} if is_root or "TMPDIR" in env else {"TMPDIR": "/dev/shm"}  # noqa: S108
     return {
         **env,
+        **temporary,
         "PATH": ":".join(path),
         "MODPROBE_OPTIONS": "-d /run/kernel",
         "LBNODE_LAB_KERNEL": "native",
     }
 
 
-def script(command: Command) -> str:
+def script(command: Command, is_root: bool) -> str:
     """The shell script that becomes the command. `env` undoes the shell's ignoring of signals in the background."""
-    pairs = [f"{name}={value}" for name, value in environment(command.env).items()]
+    pairs = [f"{name}={value}" for name, value in environment(command.env, is_root).items()]
     argv = ["env", "-i", "--default-signal", *pairs, *command.argv]
     return f"cd {shlex.quote(str(command.cwd))} || exit 72\nexec {shlex.join(argv)}\n"
 
@@ -55,7 +61,7 @@ def prepare(work: Path, command: Command) -> None:
         raise LabError(f"cannot start a guest in {str(work)!r}: its name needs plain ASCII without blanks")
     shutil.copyfile(INIT, work / "init")
     (work / "init").chmod(0o700)
-    (work / "command").write_text(script(command))
+    (work / "command").write_text(script(command, os.geteuid() == 0))
     wanted = {work, command.cwd, *command.shared}
     covered = sorted(str(path) for path in wanted if str(path).startswith(COVERED))
     (work / "shared").write_text("".join(f"{path}\n" for path in covered))
@@ -69,13 +75,12 @@ def status(work: Path) -> int | None:
         return None
 
 
-def console_tail(work: Path, lines: int = 25) -> str:
-    """The last lines of the guest kernel's console, indented, for an error message."""
-    try:
-        text = (work / "console").read_text(errors="replace")
-    except FileNotFoundError:
-        return "    (nothing)"
-    return "\n".join(f"    {line}" for line in text.splitlines()[-lines:]) or "    (nothing)"
+def console_tail(console: str, most: int = 20) -> str:
+    """What an error message quotes of the guest kernel's console: from a panic on, else the last lines."""
+    lines = console.splitlines()
+    panics = [number for number, line in enumerate(lines) if "Kernel panic" in line]
+    chosen = lines[panics[0] :][:most] if panics else lines[-most:]
+    return "\n".join(f"    {line}" for line in chosen) or "    (nothing)"
 
 
 def memory_directory(megabytes: int, environ: Mapping[str, str]) -> str:

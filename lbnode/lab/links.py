@@ -104,7 +104,7 @@ def route(node: Node, *routes: Route) -> None:
 
     def add(netlink: IPRoute) -> None:
         for row in routes:
-            netlink.route("replace", **_request(row, lambda name: index_of(netlink, name)))
+            netlink.route("replace", **request(row, lambda name: index_of(netlink, name)))
 
     in_node(node, add)
 
@@ -150,20 +150,20 @@ def index_of(netlink: IPRoute, name: str) -> int:
     return int(found[0])
 
 
-def _request(row: Route, index: Callable[[str], int]) -> dict[str, Any]:
+def request(row: Route, index: Callable[[str], int]) -> dict[str, Any]:
     """A route as pyroute2's keywords."""
     network = ip_network(row.to)
-    request: dict[str, Any] = {
+    wanted: dict[str, Any] = {
         "family": socket.AF_INET if network.version == 4 else socket.AF_INET6,
         "dst": str(network),
         "table": row.table,
     }
     if row.source is not None:
-        request["prefsrc"] = row.source
+        wanted["prefsrc"] = row.source
     if row.device is not None:
-        request["oif"] = index(row.device)
+        wanted["oif"] = index(row.device)
     if len(row.via) == 1:
-        request["gateway"] = row.via[0]
+        wanted["gateway"] = row.via[0]
     elif row.via:
-        request["multipath"] = [{"gateway": hop} for hop in row.via]
-    return request
+        wanted["multipath"] = [{"gateway": hop} for hop in row.via]
+    return wanted

@@ -61,6 +61,8 @@ def run(command: guest.Command, limits: Limits = DEFAULT_LIMITS) -> int:
             try:
                 machine.start(kernel, limits)
                 return machine.follow(limits)
+            except BrokenPipeError:  # nobody reads our output any more
+                return 128 + signal.SIGPIPE
             finally:
                 machine.end()
 
@@ -156,7 +158,8 @@ class _Machine:
         return status
 
     def _failure(self, what: str) -> LabError:
-        return LabError(f"the user-mode-linux guest {what}; its console's last lines:\n{guest.console_tail(self.work)}")
+        console = (self.work / "console").read_text(errors="replace")
+        return LabError(f"the user-mode-linux guest {what}; its console says:\n{guest.console_tail(console)}")
 
     def end(self) -> None:
         """Ends whatever is left: the kernel and the host processes that carry the guest's programs."""

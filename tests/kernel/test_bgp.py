@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lbnode.bgp import exabgp
-from lbnode.bgp.driver import ExabgpDriver, peers
+from lbnode.bgp.driver import START_IT, ExabgpDriver, peers
 from lbnode.bgp.told import read_told
 from lbnode.config.model import Cluster
 from lbnode.lab.wait import wait_until
@@ -31,13 +31,24 @@ ROUTER4, ROUTER6, LATER4 = "192.0.2.1", "2001:db8:0:2::1", "192.0.2.2"
 VIP4, VIP6 = "198.51.100.1/32", "2001:db8:100::1/128"
 ROUTE4 = Announcement(VIP4, ROUTER4, NODE4)
 ROUTE6 = Announcement(VIP6, ROUTER6, NODE6)
-BIRD = """
+ROUTER = """
 router id 192.0.2.1;
 protocol device {}
-template bgp node { hold time 9; connect delay time 1; error wait time 1,2; }
-protocol bgp one4 from node { local 192.0.2.1 as 65000; neighbor 192.0.2.11 as 65010; ipv4 { import all; }; }
-protocol bgp one6 from node { local 2001:db8:0:2::1 as 65000; neighbor 2001:db8:0:2::11 as 65010; ipv6 { import all; }; }
-protocol bgp two4 from node { local 192.0.2.2 as 65000; neighbor 192.0.2.11 as 65010; ipv4 { import all; }; }
+template bgp node { strict bind; hold time 9; connect delay time 1; error wait time 1,2; }
+protocol bgp one4 from node {
+  local 192.0.2.1 as 65000; neighbor 192.0.2.11 as 65010; ipv4 { import all; export none; };
+}
+protocol bgp one6 from node {
+  local 2001:db8:0:2::1 as 65000; neighbor 2001:db8:0:2::11 as 65010; ipv6 { import all; export none; };
+}
+"""
+LATER = """
+router id 192.0.2.2;
+protocol device {}
+protocol bgp two4 {
+  local 192.0.2.2 as 65000; strict bind; connect delay time 1; error wait time 1,2;
+  neighbor 192.0.2.11 as 65010; ipv4 { import all; export none; };
+}
 """
 
 
@@ -82,10 +93,12 @@ class Site:
         argv, environment = exabgp.command(self.paths)
         self.start("exabgp", ["ip", "netns", "exec", self.node, *argv], environment)
 
-    def start_bird(self) -> None:
-        (self.folder / "bird.conf").write_text(BIRD)
-        argv = ["bird", "-f", "-c", str(self.folder / "bird.conf"), "-s", str(self.folder / "bird.ctl")]
-        self.start("bird", ["ip", "netns", "exec", self.router, *argv], {})
+    def start_bird(self, name: str, config: str) -> None:
+        (self.folder / f"{name}.conf").write_text(config)
+        control = self.folder / f"{name}.ctl"
+        argv = ["bird", "-f", "-c", str(self.folder / f"{name}.conf"), "-s", str(control)]
+        self.start(name, ["ip", "netns", "exec", self.router, *argv], {})
+        wait_until(control.is_socket, 5, f"BIRD to start as {name}")
 
     def start(self, name: str, argv: list[str], environment: dict[str, str]) -> None:
         log = (self.folder / f"{name}.log").open("ab")
@@ -98,15 +111,17 @@ class Site:
         process = self.running.pop(name)
         process.send_signal(with_signal)
         process.wait(10)
+        (self.folder / f"{name}.ctl").unlink(missing_ok=True)
 
     def routes(self) -> dict[tuple[str, str], str]:
         """(prefix, protocol) -> next hop, communities, med, as BIRD has them."""
-        done = subprocess.run(
-            ["birdc", "-s", str(self.folder / "bird.ctl"), "show", "route", "all"], capture_output=True, text=True
-        )
+        text = ""
+        for control in self.folder.glob("*.ctl"):
+            argv = ["birdc", "-s", str(control), "show", "route", "all"]
+            text += subprocess.run(argv, check=False, capture_output=True, text=True).stdout
         found: dict[tuple[str, str], str] = {}
-        prefix = key = ""
-        for line in done.stdout.splitlines():
+        prefix, key = "", ("", "")
+        for line in text.splitlines():
             if match := re.match(r"(\S*)\s+unicast \[(\w+)", line):
                 prefix = match[1] or prefix
                 key = (prefix, match[2])
@@ -145,7 +160,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
             for address in addresses:
                 sh("ip", "-n", name, "addr", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
         stack.callback(lambda: [site.stop(name) for name in list(site.running)])
-        site.start_bird()
+        site.start_bird("bird", ROUTER)
+        site.start_bird("later", LATER)
         yield site
 
 
@@ -177,7 +193,7 @@ def test_what_is_wanted_reaches_the_router_and_leaves_it(served: Site) -> None:
 def test_exabgp_that_comes_back_announces_the_same_without_anybodys_help(served: Site) -> None:
     served.stop("exabgp", signal.SIGKILL)
     served.wait_routes()
-    assert peers(served.paths) == {}
+    wait_until(lambda: peers(served.paths) == {}, 5, "the relay to end with ExaBGP")
     served.start_exabgp()
     served.wait_routes((VIP4, "one4"), (VIP6, "one6"))
 
@@ -185,12 +201,12 @@ def test_exabgp_that_comes_back_announces_the_same_without_anybodys_help(served:
 def test_orders_given_while_exabgp_is_away_are_followed_when_it_starts(served: Site) -> None:
     running = served.configure(ROUTER4, ROUTER6)
     served.stop("exabgp")
+    wait_until(lambda: read_told(served.paths) is None, 5, "the relay to end with ExaBGP")
     served.driver.wait_s = 0.1
     other = Announcement("198.51.100.9/32", ROUTER4, NODE4)
     errors = served.want(running, other)
     assert errors == [
-        f"cannot run ExaBGP with configuration {running.config}: it is not running; "
-        "start it: systemctl start lbnode-exabgp",
+        f"cannot run ExaBGP with configuration {running.config}: it is not running; {START_IT}",
         f"cannot announce 198.51.100.9/32 to {ROUTER4}: ExaBGP is not running; it will announce it when it starts",
     ]
     served.start_exabgp()
@@ -200,7 +216,7 @@ def test_orders_given_while_exabgp_is_away_are_followed_when_it_starts(served: S
 def test_a_router_that_comes_back_gets_its_routes_again(served: Site) -> None:
     served.stop("bird")
     wait_until(lambda: peers(served.paths)[ROUTER4]["state"] != "up", 20, "the session to be seen down")
-    served.start_bird()
+    served.start_bird("bird", ROUTER)
     served.wait_routes((VIP4, "one4"), (VIP6, "one6"))
     served.wait_up(ROUTER4, ROUTER6)
 
@@ -257,7 +273,7 @@ def test_a_changed_hold_time_brings_the_routes_back_after_the_session(served: Si
 def test_a_configuration_that_exabgp_refuses_is_an_error_and_announcing_goes_on(served: Site) -> None:
     served.configure(ROUTER4, ROUTER6, LATER4)
     text = served.paths.exabgp_config.read_text()
-    served.paths.exabgp_config.write_text("neighbour {\n" + text)
+    served.paths.exabgp_config.write_text(text + "neighbour {\n}\n")
     broken = Running("exabgp", exabgp.digest(text))
     errors = served.want(broken, ROUTE4)
     assert len(errors) == 1

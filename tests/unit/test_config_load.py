@@ -34,25 +34,25 @@ def test_problems_carry_the_file(tmp_path: Path):
 def test_a_byte_order_mark_moves_nothing(tmp_path: Path):
     file = tmp_path / "cluster.yaml"
     file.write_bytes(b"\xef\xbb\xbf" + changed(("bgp:", "bpg:")).encode())
-    with pytest.raises(ConfigError, match="cluster.yaml:1:1: unknown key 'bpg'"):
+    with pytest.raises(ConfigError, match=r"cluster.yaml:1:1: unknown key 'bpg'"):
         load(file)
 
 
 @pytest.mark.parametrize("ending", ["\r\n", "\r"])
 def test_lines_count_alike_whatever_ends_them(ending: str):
-    with pytest.raises(ConfigError, match="cluster.yaml:9:16: role 'l6'"):
+    with pytest.raises(ConfigError, match=r"cluster.yaml:9:16: role 'l6'"):
         parse(changed(("role: l7", "role: l6")).replace("\n", ending))
 
 
 def test_a_byte_that_is_not_utf_8_is_located(tmp_path: Path):
     file = tmp_path / "cluster.yaml"
-    file.write_bytes("bgp:\n  # für \xfc".encode("utf-8") + b"\xfc")
+    file.write_bytes("bgp:\n  # für \xfc".encode() + b"\xfc")
     with pytest.raises(ConfigError, match=r"cluster.yaml:2:10: this byte is not UTF-8 \(save it as UTF-8\)"):
         load(file)
 
 
 def test_a_missing_file(tmp_path: Path):
-    with pytest.raises(Missing, match="^cannot read .*/cluster.yaml: No such file or directory$"):
+    with pytest.raises(Missing, match=r"^cannot read .*/cluster.yaml: No such file or directory$"):
         load(tmp_path / "cluster.yaml")
     with pytest.raises(Missing, match="Is a directory"):
         load(tmp_path)
@@ -63,7 +63,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(13, os.strerror(13), str(path))
 
     monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read everything, so the refusal itself is made up
-    with pytest.raises(NotPermitted, match="^cannot read .*: Permission denied$"):
+    with pytest.raises(NotPermitted, match=r"^cannot read .*: Permission denied$"):
         load(tmp_path / "cluster.yaml")
 
 
@@ -97,7 +97,7 @@ def test_the_schema_describes_every_key():
     assert described["required"] == ["bgp", "nodes"]
     for part in (described, *described["$defs"].values()):
         assert part["additionalProperties"] is False
-        assert all(value.get("description") for value in part["properties"].values())
+        assert all({"description", "$ref"} & set(value) for value in part["properties"].values())
     node = described["$defs"]["Node"]["properties"]
     assert node["role"]["enum"] == ["l4", "l7", "backend"]
     assert (node["weight"]["minimum"], node["weight"]["maximum"]) == (1, 1000)

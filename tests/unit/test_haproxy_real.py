@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -338,14 +338,17 @@ def test_the_client_is_told_to_the_server_and_cannot_pretend(started: Node) -> N
     assert "203.0.113.9" not in told
 
 
-def test_a_kept_client_connection_outlives_a_reload(started: Node) -> None:
+def test_kept_client_connections_outlive_a_reload(started: Node) -> None:
     until(lambda: started.get(started.vip, "/") == 200)
-    with closing(HTTPConnection("127.0.0.1", started.vip, timeout=3)) as connection:
-        connection.request("GET", "/")
-        assert connection.getresponse().read()
+    with ExitStack() as stack:
+        kept = [stack.enter_context(closing(HTTPConnection("127.0.0.1", started.vip, timeout=3))) for _ in range(20)]
+        for connection in kept:
+            connection.request("GET", "/")
+            assert connection.getresponse().read()
         assert apply(started, started.write(started.render(started.cluster(balance="leastconn"))), UP) == []
-        connection.request("GET", "/")
-        assert connection.getresponse().status == 200
+        for connection in kept:
+            connection.request("GET", "/")
+            assert connection.getresponse().read()
 
 
 def test_statistics_are_the_same_over_both_transports(started: Node) -> None:

@@ -59,10 +59,11 @@ def test_an_operators_template_that_lost_the_digest_is_refused() -> None:
 
 
 def test_newer_keywords_only_for_the_versions_that_know_them() -> None:
-    assert "close-spread-time" in rendered((2, 6))
-    assert "close-spread-time" in rendered((3, 2))
-    assert "close-spread-time" not in rendered((2, 4))
+    for version in ((2, 6), (2, 8), (3, 2)):
+        assert "fd-hard-limit" in rendered(version)
+        assert "maxconn" not in rendered(version).replace("# maxconn", "")
     assert "fd-hard-limit" not in rendered((2, 4))
+    assert "maxconn 50000\n" in rendered((2, 4))
 
 
 def test_the_enabler_is_the_first_section_with_servers() -> None:

@@ -26,10 +26,11 @@ ORDER_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Reply:
-    """What one request brought. `body` is its beginning, `length` its size; `problem` says why there was no answer."""
+    """What one request brought. `port` is the client's, `body` the beginning of what came, `length` its size; `problem` says why there was no answer."""
 
     source: str
     vip: str
+    port: int = 0
     status: int = 0
     body: str = ""
     length: int = 0
@@ -136,5 +137,5 @@ def mix(count: int, kinds: Sequence[str], vips: Sequence[str], sources: Sequence
 def _reply(source: str, vip: str, answer: Any) -> Reply:
     if isinstance(answer, str):
         return Reply(source, vip, problem=answer)
-    status, headers, body, length = answer
-    return Reply(source, vip, status, body, length, headers.get("x-backend", ""))
+    port, status, headers, body, length = answer
+    return Reply(source, vip, port, status, body, length, headers.get("x-backend", ""))

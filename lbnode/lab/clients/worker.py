@@ -1,6 +1,6 @@
 """The process in the users' namespace: takes orders, one JSON value per line, over a socket, and answers each.
 
-{"do": "ask", "asks": [[source, vip, path], ...]}            -> [[status, headers, body, length] or a reason, ...]
+{"do": "ask", "asks": [[source, vip, path], ...]}            -> [[port, status, headers, body, length] or a reason, ...]
 {"do": "start", "group": g, "flows": [[kind, source, vip], ...], "tick_s": 1}  -> the flows, once all have begun
 {"do": "look", "group": g}                                   -> the flows as they are now
 {"do": "finish", "group": g, "deadline_s": 30}               -> the flows, once all have ended; the group is gone
@@ -73,7 +73,7 @@ class Worker:
 
 
 async def ask(source: str, vip: str, path: str) -> Any:
-    """One request on a connection of its own: status, headers, the body's beginning and length, or why not."""
+    """One request on a connection of its own: the client's port and what was answered, or why it was not."""
     connection = Connection(source, vip)
     try:
         await connection.open()
@@ -82,7 +82,8 @@ async def ask(source: str, vip: str, path: str) -> Any:
         return str(problem)
     finally:
         connection.close()
-    return [answer.status, answer.headers, answer.body[:BODY_SHOWN].decode("latin-1"), len(answer.body)]
+    body = answer.body[:BODY_SHOWN].decode("latin-1")
+    return [connection.port, answer.status, answer.headers, body, len(answer.body)]
 
 
 def run(channel: socket.socket) -> None:

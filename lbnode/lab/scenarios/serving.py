@@ -8,6 +8,7 @@ from lbnode.lab import web
 from lbnode.lab.clients.crowd import pairs
 from lbnode.lab.scenarios import sight
 from lbnode.lab.scenarios.report import expect
+from lbnode.lab.scenarios.sight import Flow
 from lbnode.lab.scenarios.stage import Stage
 
 CONVERGED_S = 60.0
@@ -35,34 +36,32 @@ def _all_answer(stage: Stage) -> bool:
 
 def spread(stage: Stage) -> None:
     """Requests from every client address to every VIP; a table of who carried and who answered them."""
-    before = {name: sight.scheduled(stage.node(name)) for name in stage.l4}
     asks = pairs(stage.vips, stage.clients)
     replies = stage.crowd.ask(asks)
     bad = [reply for reply in replies if reply.status != 200 or reply.body.strip() not in stage.backends]
     expect(not bad, f"a backend's name from each of {len(asks)} requests", f"{len(bad)} others, such as {bad[:2]}")
-    after = {name: sight.scheduled(stage.node(name)) for name in stage.l4}
+    tables = {name: sight.connections(stage.node(name)) for name in stage.l4}
     rows, missing = {}, []
     for vip in stage.vips:
-        carried = {name: after[name][vip] - before[name].get(vip, Counter()) for name in stage.l4}
-        by_l4 = [carried[name].total() for name in stage.l4]
-        real = sum(carried.values(), Counter())
-        servers = stage.l7 if vip in stage.vips_of("l7") else stage.backends
-        by_real = [real[stage.address(name, 6 if ":" in vip else 4)] for name in servers]
-        by_backend = Counter(reply.body.strip() for reply in replies if reply.vip == vip)
-        counts = [by_l4, by_real, [by_backend[name] for name in stage.backends]]
-        missing += [f"{vip}: {each}" for each in counts if 0 in each]
-        direct = servers is stage.backends
-        rows[vip] = [sum(by_l4), _spread(by_l4), "-" if direct else _spread(by_real), _spread(counts[2])]
+        mine = [reply for reply in replies if reply.vip == vip]
+        flows = [Flow(reply.source, reply.port, vip) for reply in mine]
+        by_l4 = Counter({name: sum(flow in table for flow in flows) for name, table in tables.items()})
+        by_real = Counter(stage.name_of(table[flow]) for table in tables.values() for flow in flows if flow in table)
+        by_backend = Counter(reply.body.strip() for reply in mine)
+        direct = vip in stage.vips_of("backend")
+        servers = stage.backends if direct else stage.l7
+        shares = [(by_l4, stage.l4), (by_real, servers), (by_backend, stage.backends)]
+        missing += [f"{name} for {vip}" for counts, names in shares for name in names if not counts[name]]
+        words = [_shares(counts, names) for counts, names in shares]
+        rows[vip] = [len(mine), words[0], "-" if direct else words[1], words[2]]
+        expect(by_l4.total() == len(mine), f"each of {len(mine)} flows to {vip} on exactly one L4 node", by_l4)
     stage.report.table(["VIP", "requests", "by L4", "by L7", "by backend"], rows)
-    expect(not missing, "every L4 node, L7 node and backend has a share of every VIP", "; ".join(missing))
-    sums = [row[0] for row in rows.values()]
-    expect(sum(map(int, sums)) == len(asks), f"{len(asks)} connections in IPVS", f"{sums}")
+    expect(not missing, "every L4 node, L7 node and backend has a share of every VIP", f"none by {', '.join(missing)}")
 
 
-def _spread(counts: Sequence[int]) -> str:
-    if len(counts) <= 5:
-        return "/".join(map(str, counts))
-    return f"{len(counts)} x {min(counts)}..{max(counts)}"
+def _shares(counts: Counter[str], names: Sequence[str]) -> str:
+    shares = [counts[name] for name in names]
+    return "/".join(map(str, shares)) if len(shares) <= 5 else f"{min(shares)}..{max(shares)} of {len(shares)}"
 
 
 def own_address(stage: Stage) -> None:

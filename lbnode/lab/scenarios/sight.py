@@ -7,7 +7,6 @@ scenario judges lbnode, so it must not ask it.
 import ctypes
 import socket
 import struct
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -28,12 +27,11 @@ Service = tuple[str, int]
 
 @dataclass(frozen=True)
 class Flow:
-    """One row of an L4 node's connection table."""
+    """One client's connection, as all the nodes see it."""
 
     source: str
-    source_port: int
+    port: int
     vip: str
-    real_server: str
 
 
 class Routes:
@@ -109,14 +107,14 @@ def weights(node: Node) -> dict[Service, dict[str, int]]:
     return table
 
 
-def connections(node: Node) -> list[Flow]:
-    """The L4 node's connection table, TCP."""
-    flows = []
+def connections(node: Node) -> dict[Flow, str]:
+    """The L4 node's connection table, TCP: flow -> real server. Rows stay for a while after a connection's end."""
+    flows = {}
     for line in _proc(node, "ip_vs_conn").splitlines()[1:]:
         words = line.split()
         if words[0] == "TCP":
             source, vip, real = (_address(words[index]) for index in (1, 3, 5))
-            flows.append(Flow(source, int(words[2], 16), vip, real))
+            flows[Flow(source, int(words[2], 16), vip)] = real
     return flows
 
 
@@ -150,18 +148,6 @@ def passed(node: Node, interface: str) -> Bytes:
             words = rest.split()
             return Bytes(int(words[0]), int(words[8]))
     raise LookupError(f"no interface {interface} in {node.name}")
-
-
-def scheduled(node: Node) -> dict[str, Counter[str]]:
-    """Connections that IPVS has scheduled since its start: VIP -> real server -> count."""
-    table: dict[str, Counter[str]] = {}
-    for line in node.run(["ipvsadm", "-Ln", "--stats", "--exact"], check=True).stdout.splitlines():
-        words = line.split()
-        if words[:1] == ["TCP"]:
-            current = table[words[1].rpartition(":")[0].strip("[]")] = Counter()
-        elif words[:1] == ["->"] and len(words) > 2:
-            current[words[1].rpartition(":")[0].strip("[]")] = int(words[2])
-    return table
 
 
 @dataclass

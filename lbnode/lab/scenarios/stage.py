@@ -23,6 +23,7 @@ from lbnode.lab.wait import wait_until
 
 COMMAND_DEADLINE_S = 60.0
 POLL_S = 0.005
+STILL_MOVING_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,23 @@ class Stage:
             yield
         finally:
             node.call(lambda: path.unlink(missing_ok=True))
+
+    def all_weights(self) -> dict[str, dict[Service, dict[str, int]]]:
+        return {name: self.weights(name) for name in self.l4}
+
+    def wait_for_bytes(self, group: str, which: Callable[[FlowReport], bool] = lambda _: True) -> None:
+        """Waits until every flow of a group has moved bytes again: what has changed since then has been met by all.
+
+        Raises Failed as soon as one of them is broken.
+        """
+        before = {(report.source, report.port): report.moved for report in self.crowd.look(group)}
+
+        def moved() -> bool:
+            reports = [report for report in self.crowd.look(group) if which(report)]
+            require_whole(reports, f"flows of {group}")
+            return all(report.moved > before[report.source, report.port] for report in reports)
+
+        wait_until(moved, STILL_MOVING_S, f"bytes on every flow of {group}", 0.2)
 
     def finish(self, group: str, what: str) -> list[FlowReport]:
         """Ends a group of flows, and requires that none of them broke."""

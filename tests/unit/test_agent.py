@@ -1,0 +1,131 @@
+"""A real agent process: a backend without direct return, so that it changes nothing on the machine it runs on."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+
+import cluster
+import pytest
+
+from lbnode.lab.wait import WaitError, wait_until
+
+DEADLINE_S = 15.0
+
+
+class RunningAgent:
+    """The process, and what its node's people would do."""
+
+    def __init__(self, etc, run):
+        self.etc, self.options = etc, ["--node", "s1", "--etc-dir", str(etc), "--run-dir", str(run)]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.write(cluster.TEXT)
+        self.log = (run.parent / "agent.log").open("w+")
+        argv = [sys.executable, "-m", "lbnode", "agent", "--role", "backend", *self.options]
+        self.process = subprocess.Popen(argv, stderr=self.log)
+
+    def write(self, text):
+        fresh = self.etc / ".cluster.new"
+        fresh.write_text(text.replace("through: backend", "").replace("pool: web, }", "pool: web}")
+                         + f"agent_check: {{port: {self.port}}}\n")  # fmt: skip
+        fresh.replace(self.etc / "cluster.yaml")
+
+    def lbnode(self, *words):
+        argv = [sys.executable, "-m", "lbnode", *words, *self.options]
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+
+    def answer(self):
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
+            return client.makefile().readline()
+
+    def until(self, look):
+        """The first true value that `look` gives; the agent's log when none comes in time."""
+        found = []
+
+        def seen():
+            with suppress(OSError):
+                found.append(look())
+            return bool(found and found[-1])
+
+        try:
+            wait_until(seen, DEADLINE_S, "the agent to say so")
+        except WaitError:
+            self.log.seek(0)
+            raise AssertionError(self.log.read()) from None
+        return found[-1]
+
+    def status(self):
+        return json.loads(self.lbnode("status", "--json").stdout)
+
+
+@pytest.fixture
+def agent(tmp_path):
+    (tmp_path / "etc").mkdir()
+    running = RunningAgent(tmp_path / "etc", tmp_path / "run")
+    running.until(running.answer)
+    yield running
+    running.process.terminate()
+    running.process.wait(10)
+    running.log.close()
+
+
+def test_maintenance_reaches_haproxy_and_status(agent):
+    assert agent.answer() == "up ready 100%\n"
+    done = agent.lbnode("drain", "--reason", "new disks")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert agent.answer() == "up drain 100% # new disks\n"
+    agent.until(lambda: "drain (new disks)" in agent.status()["admin"])
+    (agent.etc / "disable").touch()
+    assert agent.answer().startswith("down ready 100%")
+    agent.lbnode("ready")
+    assert agent.answer() == "up ready 100%\n"
+
+
+def test_nonsense_in_the_maintenance_file_keeps_the_last_state_and_is_told(agent):
+    (agent.etc / "agent-check").write_text("drian\n")
+    assert agent.answer() == "up ready 100%\n"
+    problems = agent.until(lambda: agent.status()["problems"])
+    assert "cannot understand 'drian'" in problems[0]
+    assert agent.lbnode("status").returncode == 1
+
+
+def test_six_mistakes_are_located_and_the_agent_keeps_the_last_good_file(agent):
+    agent.write(
+        cluster.TEXT.replace("role: backend", "rol: backend", 1)
+        .replace("192.0.2.138", "192.0.2.137")
+        .replace("ipv4: 192.0.2.193", "ipv4: 2001:db8::1")
+        .replace("ports: [80, 443], pool: web", "ports: [80, 99999], pool: wbe")
+        .replace("asn: 65000", "asn: 0", 1)
+    )
+    done = agent.lbnode("check")
+    assert done.returncode == 78
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(set(lines))
+    assert all(line.split(":")[1].isdigit() for line in lines)
+    for word in ("did you mean 'role'", "192.0.2.137", "2001:db8::1", "99999", "did you mean 'web'", "asn"):
+        assert any(word in line for line in lines), f"{word} in {lines}"
+    problems = agent.until(lambda: agent.status()["problems"])
+    assert "the last good one stays in force" in problems[0]
+    assert agent.answer() == "up ready 100%\n"
+    agent.write(cluster.TEXT)
+    agent.until(lambda: agent.status()["problems"] == [])
+
+
+def test_an_agent_that_is_ended_leaves_no_socket_and_status_says_so(agent):
+    agent.until(lambda: agent.status()["last_pass"])
+    agent.process.send_signal(signal.SIGTERM)
+    assert agent.process.wait(10) == 0
+    found = agent.status()
+    assert found["agent"] is None
+    assert found["problems"] == ["agent: not running"]
+
+
+def test_an_agent_without_a_good_cluster_file_does_not_begin(tmp_path):
+    (tmp_path / "cluster.yaml").write_text("nodes: {}\n")
+    argv = [sys.executable, "-m", "lbnode", "agent", "--etc-dir", str(tmp_path), "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 78
+    assert f"{tmp_path}/cluster.yaml:1:" in done.stderr
