@@ -5,10 +5,8 @@ flows move, and none move when it comes back. A VIP is announced while people wa
 its real servers are up.
 """
 
-from ipaddress import IPv4Address, IPv6Address
-
 from lbnode.bgp import exabgp
-from lbnode.config.model import Node, Service
+from lbnode.config.model import IPAddress, Node, Service
 from lbnode.maintenance.state import Mode
 from lbnode.resources import (
     Address,
@@ -27,7 +25,6 @@ from lbnode.resources import (
 from lbnode.roles.direct_return import VIP_LINK
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.targets import Standing, agent_probe, health_probe, standing
-
 
 SYSCTLS = {
     # A flow that another L4 node has scheduled arrives here in the middle: take its ACK as the start of an entry.
@@ -76,7 +73,7 @@ def _service(inputs: Inputs, service: Service) -> Desired:
             rows.append(VirtualService(key))
             table = [
                 (_destination(key, node, serial, vip.version, found), found)
-                for serial, (node, found) in enumerate(_standings(inputs, service, vip, port).values(), start=1)
+                for serial, (node, found) in enumerate(_standings(inputs, service, vip).values(), start=1)
             ]
             rows += [row for row, _ in table]
             rows.append(DestinationOrder(key, tuple(row.address for row, _ in table)))
@@ -89,22 +86,14 @@ def _destination(key: ServiceKey, node: Node, serial: int, version: int, found: 
     return Destination(key, address, found.weight(full), table_weight=found.share(full), serial=serial)
 
 
-def _standings(
-    inputs: Inputs, service: Service, vip: IPv4Address | IPv6Address, port: int
-) -> dict[str, tuple[Node, Standing]]:
-    """The real servers of one virtual service, by name, in canonical order."""
-    cluster = inputs.cluster
-    return {
-        name: (
-            node,
-            standing(
-                inputs.health,
-                health_probe(cluster, service, node, vip.version, port),
-                agent_probe(cluster, node),
-            ),
-        )
-        for name, node in cluster.real_servers(service).items()
-    }
+def _standings(inputs: Inputs, service: Service, vip: IPAddress) -> dict[str, tuple[Node, Standing]]:
+    """The real servers of one VIP's virtual services, by name, in canonical order."""
+    cluster, health = inputs.cluster, inputs.health
+
+    def found(node: Node) -> Standing:
+        return standing(health, health_probe(cluster, service, node, vip.version), agent_probe(cluster, node))
+
+    return {name: (node, found(node)) for name, node in cluster.real_servers(service).items()}
 
 
 def _announcements(inputs: Inputs) -> Desired:
@@ -126,28 +115,27 @@ def _announcements(inputs: Inputs) -> Desired:
     return Desired(tuple(rows), reasons, (*_server_verdicts(inputs), *verdicts))
 
 
-def _should_announce(inputs: Inputs, vip: IPv4Address | IPv6Address) -> Verdict:
+def _should_announce(inputs: Inputs, vip: IPAddress) -> Verdict:
     """A VIP is announced while the node is ready and at least one of its services has its quorum."""
     if inputs.admin.mode is not Mode.READY:
         return Verdict("vip", str(vip), False, "withdrawn", f"this node is in {inputs.admin}")
     counts, enough = [], False
     for name, service in inputs.cluster.services.items():
-        for port in service.ports if vip in service.vips else ():
-            standings = _standings(inputs, service, vip, port).values()
+        if vip in service.vips:
+            standings = _standings(inputs, service, vip).values()
             up = sum(found.weight(node.weight) > 0 for node, found in standings)
             enough = enough or up >= service.quorum
-            counts.append(f"{name}:{port} has {up} of {len(standings)} servers, needs {service.quorum}")
+            counts.append(f"{name} has {up} of {len(standings)} servers, needs {service.quorum}")
     return Verdict("vip", str(vip), enough, "announced" if enough else "withdrawn", "; ".join(counts))
 
 
 def _server_verdicts(inputs: Inputs) -> list[Verdict]:
-    """One verdict per real server, family and port probed, in the order of the file."""
+    """One verdict per real server and family, in the order of the file."""
     verdicts: dict[Verdict, None] = {}
     for service in inputs.cluster.services.values():
         for vip in service.vips:
-            for port in service.ports:
-                for name, (node, found) in _standings(inputs, service, vip, port).items():
-                    weight = found.weight(node.weight)
-                    label = f"{name} ({node.address(vip.version)})"
-                    verdicts[Verdict("server", label, weight > 0, f"weight {weight}", found.reason)] = None
+            for name, (node, found) in _standings(inputs, service, vip).items():
+                weight = found.weight(node.weight)
+                label = f"{name} ({node.address(vip.version)})"
+                verdicts[Verdict("server", label, weight > 0, f"weight {weight}", found.reason)] = None
     return list(verdicts)

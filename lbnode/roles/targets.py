@@ -14,7 +14,7 @@ from lbnode.maintenance.state import READY, AdminState, Mode
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known of one real server for one family and port: what people want, what probes found, what follows."""
+    """What is known of one real server in one family: what people want, what probes found, what follows."""
 
     admin: AdminState
     up: bool
@@ -31,13 +31,13 @@ class Standing:
         return self.share(full) if serving else 0
 
 
-def health_probe(cluster: Cluster, service: Service, node: Node, version: int, port: int) -> Probe:
+def health_probe(cluster: Cluster, service: Service, node: Node, version: int) -> Probe:
     """The probe that says whether this real server can take this service's flows of this family (4 or 6)."""
     address = str(node.address(version))
     if service.through == "l7":
         return Probe("http", address, cluster.health.port, cluster.health.path)
-    check = cluster.pools[service.pool].check
-    return Probe(check.type, address, port, check.path if check.type == "http" else "")
+    pool = cluster.pools[service.pool]
+    return Probe(pool.check.type, address, pool.port, pool.check.path if pool.check.type == "http" else "")
 
 
 def agent_probe(cluster: Cluster, node: Node) -> Probe:
@@ -52,8 +52,7 @@ def probes(cluster: Cluster) -> tuple[Probe, ...]:
         for node in cluster.real_servers(service).values():
             wanted[agent_probe(cluster, node)] = None
             for vip in service.vips:
-                for port in service.ports:
-                    wanted[health_probe(cluster, service, node, vip.version, port)] = None
+                wanted[health_probe(cluster, service, node, vip.version)] = None
     return tuple(wanted)
 
 

@@ -245,7 +245,7 @@ def test_orders_that_make_no_sense_change_nothing_and_are_complained_of(served: 
     wait_until(problem, 5, "the relay to complain")
     assert problem().startswith(f"cannot read {served.paths.bgp_wanted}: ")
     assert set(served.routes()) == {(VIP4, "one4"), (VIP6, "one6")}
-    assert served.want(ROUTE4) == []
+    assert served.want(served.configure(ROUTER4, ROUTER6), ROUTE4) == []
     served.wait_routes((VIP4, "one4"))
     assert problem() == ""
 
@@ -284,10 +284,10 @@ def test_a_configuration_that_exabgp_refuses_is_an_error_and_announcing_goes_on(
 
 
 def test_a_peer_that_exabgp_does_not_have_is_a_refusal_with_its_reason(served: Site) -> None:
-    stray = Announcement(VIP4, LATER4, NODE4)
-    errors = served.want(ROUTE4, ROUTE6, stray)
+    running, stray = served.configure(ROUTER4, ROUTER6), Announcement(VIP4, LATER4, NODE4)
+    errors = served.want(running, ROUTE4, ROUTE6, stray)
     assert errors == [f"cannot announce {VIP4} to {LATER4}: ExaBGP refused it: it has no neighbor {LATER4}"]
-    assert served.want(ROUTE4, ROUTE6) == []
+    assert served.want(running, ROUTE4, ROUTE6) == []
 
 
 def test_a_reload_takes_while_a_peer_is_down_and_routes_wait_for_it(served: Site) -> None:

@@ -117,7 +117,7 @@ def test_a_vip_without_its_quorum_is_withdrawn_and_says_why():
     found = desired("l4", replace(inputs(health={URI4: Health(False, "refused")}), cluster=cluster))
     assert [row.prefix for row in found.rows if isinstance(row, Announcement) and ":" not in row.prefix] == []
     verdict = next(verdict for verdict in found.verdicts if verdict.name == "198.51.100.1")
-    assert verdict.reason.startswith("www:80 has 1 of 2 servers, needs 2")
+    assert verdict.reason.startswith("www has 1 of 2 servers, needs 2")
 
 
 def test_an_l7_node_decapsulates_and_runs_haproxy():

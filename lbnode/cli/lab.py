@@ -1,0 +1,105 @@
+"""`lbnode lab`: whole networks in namespaces, on a kernel that can: the running one, or user-mode-linux by itself."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from lbnode.templates import share
+
+scale_option = click.option("--scale", default="small", show_default=True, help="How large: a scale of the topology.")
+
+
+@click.group()
+def lab() -> None:
+    """Run whole networks on a real kernel: routers, L4, L7, backends, clients."""
+
+
+@lab.command("list")
+def list_topologies() -> int:
+    """List the topologies and their scales."""
+    from lbnode.lab.topology import read
+
+    for folder in sorted(path.parent for path in share("lab").glob("*/topology.yaml")):
+        source = read(folder)
+        click.echo(f"{folder.name}  {source.title} ({', '.join(source.scales)})")
+    return 0
+
+
+@lab.command()
+@click.argument("topology")
+@scale_option
+@click.option("--only", "steps", multiple=True, metavar="STEP", help="Run this step only (may be given several times).")
+@click.option("--rounds", type=click.IntRange(1, 100), help="How often measured steps are repeated.")
+@click.option("--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep the nodes' logs here.")
+def run(topology: str, scale: str, steps: Sequence[str], rounds: int | None, logs: Path | None) -> int:
+    """Bring a topology up, prove what it claims, tear it down."""
+    folder = logs or Path(tempfile.mkdtemp(prefix="lbnode-lab-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = ["run", str(_folder(topology)), scale, str(folder.absolute())]
+    arguments += [f"--rounds={rounds}"] if rounds else []
+    return _on_a_kernel([*arguments, *(f"--only={step}" for step in steps)], folder)
+
+
+@lab.command()
+@click.argument("topology")
+@scale_option
+def up(topology: str, scale: str) -> int:
+    """Bring a topology up in the background, with everything running."""
+    from lbnode.lab import session
+
+    state = session.state_directory()
+    nodes = session.up(state, [*_inside(), "serve", str(_folder(topology)), scale, str(state)])
+    click.echo(f"{topology} is up: {' '.join(nodes)}")
+    click.echo("lbnode lab exec NODE -- COMMAND runs a command in a node; lbnode lab down ends it", err=True)
+    return 0
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("node")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(node: str, command: Sequence[str]) -> int:
+    """Run COMMAND in a node of the lab that is up: lbnode lab exec r1 -- ip route."""
+    from lbnode.lab import remote, session
+
+    return remote.execute(session.state_directory(), node, command)
+
+
+@lab.command()
+def down() -> int:
+    """End the lab that is up."""
+    from lbnode.lab import session
+
+    click.echo("ended" if session.down(session.state_directory()) else "no lab was up", err=True)
+    return 0
+
+
+@lab.command(context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def kernel(command: Sequence[str]) -> int:
+    """Run COMMAND on a kernel that has what labs need."""
+    from lbnode.lab import kernel as door
+
+    return door.run(command)
+
+
+def _folder(topology: str) -> Path:
+    folder = share("lab") / topology
+    if not (folder / "topology.yaml").is_file():
+        raise click.UsageError(f"no topology {topology!r}; `lbnode lab list` names them")
+    return folder.absolute()
+
+
+def _inside() -> list[str]:
+    return [sys.executable, "-m", "lbnode.lab.inside"]
+
+
+def _on_a_kernel(arguments: Sequence[str], shared: Path) -> int:
+    from lbnode.lab import kernel as door
+    from lbnode.lab.uml import Limits
+
+    limits = Limits(memory_mb=int(os.environ.get("LBNODE_LAB_MEMORY_MB", "6144")))
+    return door.run([*_inside(), *arguments], limits, [shared.absolute()])
