@@ -22,4 +22,4 @@ def render(common: Common, what: str) -> int:
         if isinstance(row, File) and row.checker == what:
             common.show({"path": row.path, "content": row.content}, row.content.rstrip("\n"))
             return 0
-    raise Missing(f"cannot render {what}: an {identity.role} node has none; choose a node with --node")
+    raise Missing(f"cannot render {what}: {identity.name} ({identity.role}) has none; choose another node with --node")

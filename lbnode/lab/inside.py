@@ -1,0 +1,43 @@
+"""The lab's process inside the kernel it was given: what `lbnode lab run` and `lbnode lab up` start there.
+
+python -m lbnode.lab.inside run FOLDER SCALE LOGS [--rounds=N] [--only=STEP ...]
+python -m lbnode.lab.inside serve FOLDER SCALE STATE
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lbnode.errors import LbnodeError
+from lbnode.lab import programs, serve
+from lbnode.lab.build import Lab, build, load
+from lbnode.lab.supervisor import Supervisor
+
+
+@contextmanager
+def running(folder: Path, scale: str, work: Path) -> Iterator[Lab]:
+    """A topology with all its programs, until the block ends."""
+    with build(load(folder, scale), work) as lab, Supervisor(lab.logs) as supervisor:
+        programs.start_network(lab, supervisor)
+        programs.start_nodes(lab, supervisor)
+        yield lab
+
+
+def main(arguments: Sequence[str]) -> int:
+    """One of the two forms above; returns the exit status."""
+    what, folder, scale, place, *options = arguments
+    try:
+        if what == "serve":
+            serve.serve(Path(place), lambda: running(Path(folder), scale, Path(place) / "work"))
+            return 0
+        from lbnode.lab.scenarios import run
+
+        return run(Path(folder), scale, Path(place), options)
+    except LbnodeError as error:
+        sys.stderr.write(f"lbnode lab: {error}\n")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
