@@ -100,9 +100,10 @@ class Agent:
 
     async def _passes(self) -> None:
         self._rouse("start")
+        well = True
         while not self._stop.is_set():
             self._wake.clear()
-            causes, self._causes = self._causes or ["resync"], []
+            causes, self._causes = self._causes or ["drift repaired" if well else "tried again"], []
             await self._follow_files()
             well = await asyncio.to_thread(self._pass, ", ".join(dict.fromkeys(causes)))
             notify("READY=1")
@@ -151,8 +152,8 @@ class Agent:
         except LbnodeError as error:
             self._tell("pass", str(error))
             return False
-        self._tell("pass", "; ".join(done.errors))
         self._remember(cause, done)
+        self._tell("pass", "; ".join(done.errors))
         self._last = {
             "at": began,
             "seconds": round(time.time() - began, 4),
@@ -163,11 +164,11 @@ class Agent:
         return not done.errors
 
     def _remember(self, cause: str, done: Pass) -> None:
-        label = "drift repaired" if cause == "resync" else cause
+        """Tells what was done; what failed is told once, as a problem, however often it is tried again."""
         for result in done.results:
-            text = f"{result.change}" + (f": {result.error}" if result.error else "")
-            log.log(logging.ERROR if result.error else logging.INFO, "%s: %s", label, text)
-            self._recent.append({"at": time.time(), "cause": label, "change": text})
+            if not result.error:
+                log.info("%s: %s", cause, result.change)
+                self._recent.append({"at": time.time(), "cause": cause, "change": str(result.change)})
 
     def _tell(self, where: str, text: str) -> None:
         """Keeps a problem in status while it lasts; logs it when it comes, changes, and goes."""

@@ -28,6 +28,7 @@ BATCH = 50
 """Commands on their way at once: far below what a pipe holds, so that neither side can block the other."""
 RETRY_S = 0.05, 10.0
 """A reload that did not take is tried again: after the first, then twice as long each time, up to the second."""
+REFUSED = "its log says why; once it has refused one, only a restart helps: systemctl restart lbnode-exabgp"
 
 
 class Relay:
@@ -45,6 +46,7 @@ class Relay:
         self.refused: dict[words.Key, str] = {}
         self.config = ""
         self.peers: dict[str, dict[str, Any]] = {}
+        self.heard_of: set[str] = set()
         self.problems = {"wanted": "", "reload": ""}
         self.retry_at, self.retry_s = 0.0, RETRY_S[0]
         self.published: object = None
@@ -131,11 +133,14 @@ class Relay:
     def learn(self) -> None:
         """Asks ExaBGP for everything that is not in the files."""
         peers, self.config = words.neighbors_from(self.pipe.show("show neighbor configuration"))
-        states = words.states_from(self.pipe.show("show neighbor summary"))
-        for gone in self.peers.keys() - peers:
-            del self.peers[gone]
+        old, self.peers = self.peers, {}
         for peer in peers:
-            self.set_state(peer, states.get(peer, "down"), "")
+            self.peers[peer] = old.get(peer, {"state": "down", "since": round(time.time(), 3), "reason": ""})
+        self.heard_of.clear()
+        states = words.states_from(self.pipe.show("show neighbor summary"))
+        for peer in peers:
+            if peer not in self.heard_of:  # an event that came meanwhile is newer
+                self.set_state(peer, states.get(peer, "down"), "")
         self.told = words.routes_from(self.pipe.show("show adj-rib out"))
         self.refused.clear()
 
@@ -149,8 +154,9 @@ class Relay:
     def reload(self) -> None:
         """Tells ExaBGP to reload, and looks whether it did.
 
-        It answers before it reloads, refuses a bad file in silence, and forgets the command while routes wait for a
-        peer that is down (reactor/loop.py, `_pending_adjribout`); so this is tried again until it took.
+        It answers before it reloads, and forgets the command while routes wait for a peer that is down
+        (reactor/loop.py, `_pending_adjribout`); so it is told again until it took. It refuses a bad file in silence,
+        and every file after that, for its parser is not cleared (configuration.py, `_rollback_reload`).
         """
         wanted = self.wanted.config if self.wanted else ""
         self.pipe.ask(["reload"])
@@ -160,10 +166,12 @@ class Relay:
         self.retry_at = time.monotonic() + self.retry_s
         self.retry_s = min(2 * self.retry_s, RETRY_S[1])
         if self.retry_s > 1:
-            self.problems["reload"] = f"ExaBGP does not take configuration {wanted}; see its log"
+            self.problems["reload"] = f"ExaBGP does not take configuration {wanted}: {REFUSED}"
 
     def on_event(self, line: str) -> None:
-        if state := words.state_from(line):
+        state = words.state_from(line)
+        if state and state[0] in self.peers:  # a peer that a reload removed still says that it is down
+            self.heard_of.add(state[0])
             self.set_state(*state)
 
     def set_state(self, peer: str, state: str, reason: str) -> None:

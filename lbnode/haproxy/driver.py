@@ -20,7 +20,9 @@ from lbnode.plan import Change
 from lbnode.resources import Row, Running, ServerState
 
 _BACKEND_ROWS = "2 -1"  # management manual, `show stat`: type 2 is backends
-_POLL_S = 0.02
+_IN_PROGRESS = 0x01  # CHK_ST_INPROGRESS in srv_agent_state
+_SETTLE_S = 1.0  # twice the enabler's agent-inter, which is also its timeout
+_POLL_S = 0.005
 
 
 class HaproxyDriver:
@@ -62,10 +64,26 @@ class HaproxyDriver:
         return ""
 
     def _set_state(self, row: ServerState) -> None:
-        """All that the responder's answer sets, so that nothing told earlier (drain, 0%) sticks until the next one."""
+        """All that the responder's answer sets, so that nothing told earlier (drain, 0%) sticks until the next one.
+
+        The answer to a check that is under way may be older than the order and undo it until the next check, so the
+        order is given once more when no check is under way.
+        """
+        self._order(row)
+        deadline, pause = time.monotonic() + _SETTLE_S, Event()
+        while self._being_checked(row) and time.monotonic() < deadline:
+            pause.wait(_POLL_S)
+        self._order(row)
+
+    def _order(self, row: ServerState) -> None:
         words = ("state ready", "weight 100%", "agent up") if row.up else ("agent down",)
         for word in words:
             self._runtime.order(f"set server {row.backend}/{row.server} {word}")
+
+    def _being_checked(self, row: ServerState) -> bool:
+        states = self._runtime.servers_state(row.backend)
+        checks = [int(state["srv_agent_state"]) for state in states if state["srv_name"] == row.server]
+        return any(check & _IN_PROGRESS for check in checks)
 
     def _run(self, wanted: str) -> None:
         """Makes HAProxy run the configuration `wanted`, a digest: its supervisor starts it; one that runs is reloaded

@@ -73,9 +73,9 @@ class Runtime:
         """`show stat`: one dict a row, by column. `scope` narrows it, in HAProxy's words: `enabler 4 -1`."""
         return rows(self.command(f"show stat {scope}".strip()))
 
-    def servers_state(self) -> list[dict[str, str]]:
-        """`show servers state`: one dict a server, by column."""
-        lines = self.command("show servers state").split("\n")
+    def servers_state(self, backend: str = "") -> list[dict[str, str]]:
+        """`show servers state`, of one backend or of all: one dict a server, by column."""
+        lines = self.command(f"show servers state {backend}".strip()).split("\n")
         if len(lines) < 2 or lines[0].strip() != "1":
             raise NotReady(f"cannot read the servers' states: HAProxy says {lines[0]!r}")
         columns = lines[1].removeprefix("#").split()

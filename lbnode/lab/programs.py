@@ -39,12 +39,18 @@ def start_nodes(lab: Lab, supervisor: Supervisor, agents: bool = True) -> None:
             supervisor.add(Program(node, HAPROXY, haproxy, needs=NEEDS_GENERATED[HAPROXY]))
         if machine.role == "l4":
             supervisor.add(Program(node, EXABGP, exabgp, needs=NEEDS_GENERATED[EXABGP]))
-        if machine.role and agents:
-            supervisor.add(agent(node, machine.role))
+    if agents:
+        start_agents(lab, supervisor)
 
 
-def agent(node: Node, role: str) -> Program:
-    """The agent of one node, as a program to supervise."""
+def start_agents(lab: Lab, supervisor: Supervisor) -> None:
+    """The agent of every node in the cluster file."""
+    for name, machine in lab.topology.machines.items():
+        if machine.role:
+            supervisor.add(_agent(lab.nodes[name], machine.role))
+
+
+def _agent(node: Node, role: str) -> Program:
     return Program(node, AGENT, lambda: lbnode(["agent", "--role", role]))
 
 

@@ -54,14 +54,18 @@ class Agent(socketserver.ThreadingTCPServer):
     def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", port), AgentAnswer)
         self.answer = b"up ready 100%\n"
-        self.asked = 0
+        self.asked = threading.Event()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
 
 
 class AgentAnswer(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         assert isinstance(self.server, Agent)
-        self.server.asked += 1
-        self.request.sendall(self.server.answer)
+        answer = self.server.answer
+        self.server.asked.set()
+        self.server.may_answer.wait(1)
+        self.request.sendall(answer)
 
 
 class Web(ThreadingHTTPServer):
@@ -273,6 +277,20 @@ def test_the_node_is_out_however_the_responder_says_it_and_comes_back_at_once(st
         agent.answer = b"up ready 100%\n"
         assert apply(started, running, UP) == []
         assert started.get(started.health) == 200
+
+
+def test_an_answer_that_was_on_its_way_does_not_bring_the_node_back(started: Node, agent: Agent) -> None:
+    agent.may_answer.clear()
+    agent.asked.clear()
+    assert agent.asked.wait(2), "no agent check"
+    agent.answer = b"down\n"
+    late = threading.Timer(0.1, agent.may_answer.set)
+    late.start()
+    assert apply(started, started.rows()[0], DOWN) == []
+    assert agent.may_answer.is_set(), "the order was not given again after the late answer"
+    assert started.rows()[1] == DOWN
+    assert started.get(started.health) == 503
+    late.join()
 
 
 def test_the_health_uri_fails_when_no_pool_has_a_server(node: Node, agent: Agent) -> None:

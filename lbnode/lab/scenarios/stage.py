@@ -139,13 +139,19 @@ class Stage:
         """A program's name to the supervisor."""
         return f"{name}/{program}"
 
-    def kill(self, name: str, program: str) -> int:
-        """SIGKILL; the supervisor starts it again."""
-        return self.supervisor.kill(self.key(name, program))
+    def kill(self, name: str, program: str) -> None:
+        """SIGKILL to a program and its children; the supervisor starts it again."""
+        pid = self.supervisor.pid(self.key(name, program))
+        expect(pid, f"{program} running on {name}", "it is not")
+        os.killpg(pid or 0, signal.SIGKILL)  # each program leads a session of its own
 
     def knock_out(self, name: str, program: str) -> None:
-        """SIGKILL, and it stays dead until `supervisor.start`."""
-        self.supervisor.stop(self.key(name, program), 0.0)
+        """SIGKILL, and it stays dead until `revive`."""
+        self.kill(name, program)
+        self.supervisor.stop(self.key(name, program))
+
+    def revive(self, name: str, program: str) -> None:
+        self.supervisor.start(self.key(name, program))
 
     @contextmanager
     def file(self, name: str, path: Path, text: str) -> Iterator[None]:
@@ -159,6 +165,10 @@ class Stage:
 
     def all_weights(self) -> dict[str, dict[Service, dict[str, int]]]:
         return {name: self.weights(name) for name in self.l4}
+
+    def all_routes(self) -> dict[str, dict[str, frozenset[str]]]:
+        """Router -> VIP -> next hops."""
+        return {name: table.gateways(4) | table.gateways(6) for name, table in self.routes.items()}
 
     def wait_for_bytes(self, group: str, which: Callable[[FlowReport], bool] = lambda _: True) -> None:
         """Waits until every flow of a group has moved bytes again: what has changed since then has been met by all.

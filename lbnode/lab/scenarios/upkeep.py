@@ -55,7 +55,7 @@ def l7_killed(stage: Stage) -> None:
         stage.wait(lambda: not stage.routed(moved), DEADLINE_S, f"no route by {moved}")
         stage.wait_for_bytes("l7-killed", lambda report: at.get(flow_of(report)) != victim)
     stage.wait(lambda: stage.routed_fully(moved), DEADLINE_S, f"every route by {moved} again")
-    stage.supervisor.start(stage.key(victim, HAPROXY))
+    stage.revive(victim, HAPROXY)
     seconds = stage.wait(lambda: stage.all_weights() == before, DEADLINE_S, f"the weights of before for {victim}")
     stage.report.times("l7_back_s", f"HAProxy started on {victim} -> its old weight on every L4 node", [seconds])
     reports = stage.crowd.finish("l7-killed")
