@@ -5,10 +5,11 @@ shown is what is done.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lbnode.errors import UnsafePlan
+from lbnode.impact import TableChange, table_changes, table_states
 from lbnode.resources import Announcement, Destination, DestinationOrder, Key, Row, VirtualService
 
 Action = Literal["create", "update", "delete"]
@@ -19,6 +20,7 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+TABLE_ROWS = (VirtualService, Destination, DestinationOrder)
 SIGN: dict[Action, str] = {"create": "+", "update": "~", "delete": "-"}
 
 
@@ -57,9 +59,7 @@ class Change:
             return {name: str(value) for name, value in new.items() if value not in ("", None, ())}
         old = self.old.settings()
         changed = {
-            name: f"{_word(old.get(name))} -> {_word(value)}"
-            for name, value in new.items()
-            if value != old.get(name)
+            name: f"{_word(old.get(name))} -> {_word(value)}" for name, value in new.items() if value != old.get(name)
         }
         return changed or {"content": "changed"}
 
@@ -75,28 +75,45 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """The changes in the order in which they are made, and rows of others that were seen and are left alone."""
+    """The changes in the order in which they are made, rows of others that were seen and are left alone, and the two
+    sides that were compared."""
 
     changes: tuple[Change, ...] = ()
     foreign: tuple[str, ...] = ()
     dangers: tuple[str, ...] = ()
+    actual: tuple[Row, ...] = field(default=(), repr=False, compare=False)
+    desired: tuple[Row, ...] = field(default=(), repr=False, compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.changes)
 
     def __str__(self) -> str:
         lines = [str(change) for change in self.changes]
+        lines += [str(change) for change in self.impact]
         lines += [f"! {danger}" for danger in self.dangers]
         lines += [f"  left alone: {row}" for row in self.foreign]
         return "\n".join(lines)
+
+    @property
+    def impact(self) -> list[TableChange]:
+        """What the changes do to the flows of each service whose Maglev table they change. Worked out when asked for:
+        some milliseconds per table."""
+        touched = {row.service for row in (change.row for change in self.changes) if isinstance(row, TABLE_ROWS)}
+        return table_changes(self.actual, self.desired, touched)
 
     def raise_if_unsafe(self) -> None:
         if self.dangers:
             raise UnsafePlan("cannot apply: " + "; ".join(self.dangers) + "; --force does it all the same")
 
+    def tables_as_json(self) -> dict[str, dict[str, object]]:
+        """Per virtual service: the fingerprint of its Maglev table as it was found, and whether it is the wanted one."""
+        states = table_states(self.actual, self.desired, self.foreign)
+        return {str(state.service): state.as_json() for state in states}
+
     def as_json(self) -> dict[str, object]:
         return {
             "changes": [change.as_json() for change in self.changes],
+            "impact": [change.as_json() for change in self.impact],
             "dangers": list(self.dangers),
             "foreign": list(self.foreign),
         }
@@ -128,7 +145,8 @@ def diff(
         if have.get(key) != want.get(key) and not _order_follows(key, have, want)
     ]
     ordered = tuple(sorted(changes, key=_when))
-    return Plan(ordered, tuple(sorted(foreign)), tuple(_dangers(have, want)))
+    sides = tuple(have.values()), tuple(want.values())
+    return Plan(ordered, tuple(sorted(foreign)), tuple(_dangers(have, want)), *sides)
 
 
 def _order_follows(key: Key, have: Mapping[Key, Row], want: Mapping[Key, Row]) -> bool:

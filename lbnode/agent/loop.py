@@ -23,6 +23,7 @@ from lbnode.health.monitor import Monitor, Pace
 from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
 from lbnode.node import Identity, desired_state, drivers, load_cluster, wanted_probes
+from lbnode.plan import Plan
 from lbnode.reconcile import Pass, run
 from lbnode.roles.inputs import Desired
 
@@ -44,6 +45,7 @@ class Agent:
         self._cluster_stamp = self._stamp()
         self._reading = files.read(identity.paths, identity.role)
         self._desired = Desired()
+        self._left = Plan()
         self._problems: dict[str, str] = {}
         self._recent: deque[dict[str, Any]] = deque(maxlen=100)
         self._last: dict[str, Any] = {}
@@ -96,6 +98,7 @@ class Agent:
             from lbnode.bgp.driver import peers
 
             found["peers"] = peers(identity.paths)
+            found["tables"] = self._left.tables_as_json()
         return found
 
     async def _passes(self) -> None:
@@ -152,6 +155,7 @@ class Agent:
         except LbnodeError as error:
             self._tell("pass", str(error))
             return False
+        self._left = done.left
         self._remember(cause, done)
         self._tell("pass", "; ".join(done.errors))
         self._last = {

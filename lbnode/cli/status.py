@@ -32,6 +32,7 @@ def _without_agent(common: Common) -> dict[str, Any]:
         "agent": None,
         "admin": str(view.reading.state),
         "verdicts": [verdict.as_json() for verdict in view.desired.verdicts],
+        "tables": left.tables_as_json(),
         "last_pass": {"changes": len(left.changes), "foreign": list(left.foreign)},
         "problems": ["agent: not running", *(f"differs: {change}" for change in left.changes)],
         "recent": [],
@@ -48,12 +49,19 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"peer {address}: {peer['state']}" + (f"  # {peer['reason']}" if peer.get("reason") else "")
         for address, peer in found.get("peers", {}).items()
     ]
+    lines += [f"table {service}: {_table(table)}" for service, table in found.get("tables", {}).items()]
     lines += [f"left alone: {row}" for row in last.get("foreign", [])]
     lines += [f"problem: {problem}" for problem in found["problems"]]
     if found["recent"]:
         lines.append("recent:")
         lines += [f"  {_ago(item['at'])} ago  {item['cause']}: {item['change']}" for item in found["recent"][-5:]]
     return lines
+
+
+def _table(table: dict[str, Any]) -> str:
+    """`3fa94b1c77aa`, and how it differs when it does."""
+    mark = table["fingerprint"] or "none of ours alone"
+    return mark if table["equal"] else f"{mark}  # should be {table['wanted'] or 'none'}"
 
 
 def _ago(moment: float | None) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 from lbnode.lab import libc
 from lbnode.lab.errors import LabError
 
-HOLDER = 'trap "" CHLD INT TERM HUP; mount -t proc proc /proc && echo ready; read -r forever'
+# dash's own `read` ends when an orphan does.
+HOLDER = 'trap "" CHLD INT TERM HUP; mount -t proc proc /proc && echo ready && exec cat'
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 0x1
 

@@ -7,9 +7,11 @@ They get the command line and environment that a fresh process would get.
 import gc
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from lbnode.lab import web
+from lbnode.lab import program, web
 from lbnode.lab.build import RUN, Lab
 from lbnode.lab.namespaces import Node
 from lbnode.lab.supervisor import Program, Supervisor
@@ -63,10 +65,10 @@ def lbnode(arguments: Sequence[str]) -> int:
 
 def haproxy() -> int:
     """Becomes HAProxy, as its systemd unit starts it. Runs in a forked child."""
-    from lbnode.haproxy import program  # noqa: PLC0415
+    from lbnode.haproxy import program as proxy  # noqa: PLC0415
 
-    program.prepare(PATHS)
-    argv = program.command(PATHS)
+    proxy.prepare(PATHS)
+    argv = proxy.command(PATHS)
     os.execvp(argv[0], argv)
 
 
@@ -92,6 +94,19 @@ def _exabgp_main() -> int | None:
     return status
 
 
+def _validate(*arguments: str) -> tuple[int, str]:
+    """What ExaBGP's own command line says, run in a fork: its exit status and output."""
+    from lbnode.bgp import exabgp as speaker  # noqa: PLC0415
+
+    environment = {"exabgp_api_cli": "false", "exabgp_log_level": "WARNING", "exabgp_log_destination": "stdout"}
+    argv = [speaker.program(), *arguments]
+    with tempfile.TemporaryFile() as output:
+        pid = program.fork(lambda: in_python(_exabgp_main, argv, environment), output.fileno(), Path("/"))
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        output.seek(0)
+        return status, output.read().decode()
+
+
 def preload() -> None:
     """Imports what the forks will need, and keeps the garbage collector from touching it in every one of them."""
     import exabgp.application.main  # noqa: PLC0415
@@ -99,6 +114,7 @@ def preload() -> None:
 
     import lbnode.agent.loop  # noqa: PLC0415
     import lbnode.bgp.driver  # noqa: PLC0415
+    import lbnode.bgp.exabgp  # noqa: PLC0415
     import lbnode.cli.agent  # noqa: PLC0415
     import lbnode.cli.apply  # noqa: PLC0415
     import lbnode.cli.plan  # noqa: PLC0415
@@ -106,5 +122,7 @@ def preload() -> None:
     import lbnode.haproxy.driver  # noqa: PLC0415
     import lbnode.ipvs.driver  # noqa: PLC0415, F401
 
+    # Checking a configuration starts ExaBGP as well, on every L4 node at the same time.
+    lbnode.bgp.exabgp._validate = _validate  # noqa: SLF001
     gc.collect()
     gc.freeze()
