@@ -126,7 +126,8 @@ class Agent:
             wanted_probes(identity, self._cluster), Pace(pace.interval_s, pace.timeout_s, pace.rise, pace.fall)
         )
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._monitor.settled(), pace.timeout_s + 1)
+            # Long enough to find out about a server that does not answer; no longer, whatever happens.
+            await asyncio.wait_for(self._monitor.settled(), pace.fall * (pace.interval_s + pace.timeout_s) + 1)
 
     def _reload(self) -> None:
         try:

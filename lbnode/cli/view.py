@@ -42,4 +42,4 @@ def _health(identity: Identity, cluster: Cluster) -> Mapping[Probe, Health]:
         return {probe: Health.from_json(status["health"][probe.id]) for probe in probes}
     from lbnode.health.monitor import probe_once
 
-    return asyncio.run(probe_once(probes, cluster.probe.timeout_s))
+    return asyncio.run(probe_once(probes, cluster.probe.timeout_s, cluster.probe.fall))

@@ -24,12 +24,23 @@ class Pace:
     fall: int
 
 
-async def probe_once(probes: Iterable[Probe], timeout_s: float) -> dict[Probe, Health]:
-    """Asks each probe once, all together: for `lbnode plan` and `apply` when no agent is running."""
+async def probe_once(probes: Iterable[Probe], timeout_s: float, fall: int = 1) -> dict[Probe, Health]:
+    """Asks each probe, all together, until it is known: for `lbnode plan` and `apply` when no agent is running.
+
+    One success or `fall` failures in a row decide; what could not be asked `fall` times stays unknown.
+    """
+
+    async def settle(probe: Probe, client: aiohttp.ClientSession) -> Health:
+        health = Health()
+        for _ in range(fall):
+            if health.up is None:
+                health = step(health, await ask(probe, timeout_s, client), 1, fall)
+        return health
+
     wanted = list(probes)
     async with session() as client:
-        outcomes = await asyncio.gather(*(ask(probe, timeout_s, client) for probe in wanted))
-    return {probe: step(Health(), outcome, 1, 1) for probe, outcome in zip(wanted, outcomes, strict=True)}
+        found = await asyncio.gather(*(settle(probe, client) for probe in wanted))
+    return dict(zip(wanted, found, strict=True))
 
 
 class Monitor:
@@ -66,7 +77,7 @@ class Monitor:
         self._mark_settled()
 
     async def settled(self) -> None:
-        """Returns when every probe has been asked at least once, so that a first decision rests on something."""
+        """Returns when every probe has found something out, so that a first decision rests on something."""
         await self._settled.wait()
 
     async def close(self) -> None:
@@ -86,8 +97,9 @@ class Monitor:
             before = self._health[probe]
             after = step(before, outcome, pace.rise, pace.fall)
             self._health[probe] = after
-            self._first.discard(probe)
-            self._mark_settled()
+            if after.up is not None:
+                self._first.discard(probe)
+                self._mark_settled()
             if (after.up, after.admin) != (before.up, before.admin):
                 self._changed()
             # A random share of the interval keeps nodes that started together from asking together.

@@ -15,10 +15,14 @@ from lbnode.maintenance.state import parse
 
 OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH}
 AGENT_LINE_MAX = 512
+LATE = 0.1
+"""A time-out noticed later than this share of it says that this process was starved, and nothing about the target."""
 
 
 async def ask(probe: Probe, timeout_s: float, session: aiohttp.ClientSession) -> Outcome:
     """One outcome within `timeout_s` seconds."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     try:
         async with asyncio.timeout(timeout_s):
             if probe.kind == "http":
@@ -27,6 +31,9 @@ async def ask(probe: Probe, timeout_s: float, session: aiohttp.ClientSession) ->
                 return await _tcp(probe)
             return await _agent(probe)
     except TimeoutError:
+        late = loop.time() - began - timeout_s
+        if late > LATE * timeout_s:
+            return Outcome(None, f"this node is too busy: it looked {late:.2g} s late")
         return Outcome(False, f"no answer within {timeout_s:g} s")
     except (OSError, aiohttp.ClientError) as error:
         number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)

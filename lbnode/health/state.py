@@ -56,16 +56,19 @@ class Health:
 
 
 def step(before: Health, outcome: Outcome, rise: int, fall: int) -> Health:
-    """The health after one more outcome: the first one decides, then `rise` or `fall` in a row turn it.
+    """The health after one more outcome: `rise` successes or `fall` failures in a row turn it.
 
-    An agent-check that does not answer changes nothing: the last word stands, as it does in HAProxy.
+    A first success is believed at once. First failures are not: an agent that has just started would otherwise take
+    out, for one lost packet, what served before it came. An agent-check that does not answer changes nothing: the last
+    word stands, as it does in HAProxy.
     """
     if outcome.ok is None:
         return replace(before, reason=f"cannot probe: {outcome.detail}")
     admin = outcome.admin if outcome.admin is not None else before.admin
-    if before.up is None or outcome.ok == before.up:
+    if outcome.ok == before.up or (outcome.ok and before.up is None):
         return Health(outcome.ok, outcome.detail, admin)
     streak = before.streak + 1
     if streak >= (rise if outcome.ok else fall):
         return Health(outcome.ok, outcome.detail, admin)
-    return replace(before, admin=admin, streak=streak)
+    reason = outcome.detail if before.up is None else before.reason
+    return replace(before, reason=reason, admin=admin, streak=streak)

@@ -1,6 +1,7 @@
 """Rise and fall, and real probes against real sockets."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -25,10 +26,12 @@ def walk(text, rise=2, fall=3, health=None):
     ("outcomes", "up"),
     [
         ("+", "+"),
-        ("-", "-"),
+        ("-", "?"),
+        ("---", "??-"),
+        ("-?-+", "???+"),
         ("+--+--", "++++++"),
         ("+---", "+++-"),
-        ("-+-++", "----+"),
+        ("----+-++", "??-----+"),
         ("+--?-", "++++-"),
         ("????", "????"),
         ("+????????", "+++++++++"),
@@ -92,6 +95,32 @@ def test_a_probe_finds(kind, line, up, reason):
     health = asyncio.run(scenario())
     assert health.up is up
     assert health.reason.startswith(reason)
+
+
+def starve():
+    """Holds the loop past the time-out, as a machine does that has no time for this process."""
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        pass
+
+
+def test_a_probe_that_this_node_was_too_busy_for_says_nothing():
+    async def scenario():
+        async def silent(reader, writer):
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        probe = Probe("http", "127.0.0.1", server.sockets[0].getsockname()[1], "/")
+        asyncio.get_running_loop().call_later(0.05, starve)
+        found = (await probe_once([probe], 0.1))[probe]
+        server.close()
+        await server.wait_closed()
+        return found
+
+    health = asyncio.run(scenario())
+    assert health.up is None
+    assert "this node is too busy" in health.reason
 
 
 def test_a_refused_and_a_silent_target_are_down_but_a_missing_route_is_unknown():

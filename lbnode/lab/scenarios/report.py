@@ -10,13 +10,18 @@ from typing import TextIO
 from lbnode.lab.errors import LabError
 
 
+SEEN_MAX = 2000
+
+
 class Failed(LabError):
     """A scenario did not show what it is there to show: what was expected, what was seen."""
 
     exit_code = 1
 
     def __init__(self, expected: str, seen: object) -> None:
-        super().__init__(f"expected: {expected}\n    seen: {seen}")
+        text = str(seen)
+        shown = text if len(text) <= SEEN_MAX else f"{text[:SEEN_MAX]} ... ({len(text)} characters)"
+        super().__init__(f"expected: {expected}\n    seen: {shown}")
 
 
 def expect(held: object, expected: str, seen: object) -> None:
