@@ -6,11 +6,15 @@ operator's directory (/etc/lb/templates) wins.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lbnode.errors import LbnodeError, Missing
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HERE = Path(__file__).parent
 
@@ -32,15 +36,9 @@ class Templates:
 
     def render(self, name: str, **values: Any) -> str:
         """Raises LbnodeError that names the template file and line, when the template is wrong or lacks a value."""
-        from jinja2 import DictLoader, Environment, StrictUndefined, TemplateError, TemplateSyntaxError
+        from jinja2 import TemplateError, TemplateSyntaxError
 
-        environment = Environment(  # noqa: S701 - haproxy.cfg and exabgp.conf are not HTML; values are validated
-            loader=DictLoader(dict(self.sources)),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
+        environment = _environment(tuple(self.sources.items()))
         where = self.origin.get(name, name)
         try:
             return environment.get_template(name).render(**values)
@@ -48,6 +46,20 @@ class Templates:
             raise LbnodeError(f"cannot render {where}:{error.lineno}: {error.message}") from error
         except TemplateError as error:
             raise LbnodeError(f"cannot render {where}: {error.message}") from error
+
+
+@lru_cache(maxsize=4)
+def _environment(sources: tuple[tuple[str, str], ...]) -> "Environment":
+    """Keeps what it has compiled: an agent renders in every pass, and compiling costs a hundred times more."""
+    from jinja2 import DictLoader, Environment, StrictUndefined
+
+    return Environment(  # noqa: S701 - haproxy.cfg and exabgp.conf are not HTML; values are validated
+        loader=DictLoader(dict(sources)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def load(own: Path | None = None) -> Templates:
