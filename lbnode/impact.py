@@ -12,6 +12,7 @@ Only services with scheduler mh have a table.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, islice
 
 from lbnode import maglev
 from lbnode.maglev import Family, Impact, Server, Table
@@ -66,10 +67,10 @@ class TableState:
 
 
 def percent(share: float) -> str:
-    """`0 %`, `under 0.1 %`, `7.7 %`."""
+    """`0 %`, `under 0.1 %`, `7.7 %`, `50 %`."""
     if share < 5e-9:
         return "0 %"
-    return f"{100 * share:.1f} %" if share >= 0.001 else "under 0.1 %"
+    return f"{100 * share:.1f}".removesuffix(".0") + " %" if share >= 0.001 else "under 0.1 %"
 
 
 def table_changes(actual: Iterable[Row], desired: Iterable[Row], touched: Collection[ServiceKey]) -> list[TableChange]:
@@ -131,6 +132,13 @@ def remembering(actual: Iterable[Row], wanted: Iterable[Row]) -> list[Row]:
         return replace(row, table_weight=known.get(row.key) or usual(weights[row.service]))
 
     return [filled(row) for row in rows]
+
+
+def without_slots(weights: Sequence[int]) -> int:
+    """How many servers of these weights, oldest first, find no slot: the newest take all in their first turns. One 99
+    among weights of 100 is enough of it from 83 servers on (see `maglev.turns`)."""
+    taken = accumulate(reversed(maglev.turns(weights)), initial=0)
+    return sum(before >= maglev.SLOTS for before in islice(taken, len(weights)))
 
 
 def usual(weights: Iterable[int]) -> int:

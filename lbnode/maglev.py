@@ -65,24 +65,13 @@ class Table:
     def slots(self) -> tuple[int, ...]:
         """For each slot, its server's index in `servers`; () when no server has a table weight. Takes a few ms."""
         places = (_fold(server.address, self.version) + server.port & _M32 for server in self.servers)
-        return _populate(tuple(zip(places, self.turns, strict=True)), self.size)
+        weights = [server.table_weight for server in self.servers]
+        return _populate(tuple(zip(places, turns(weights, self.size), strict=True)), self.size)
 
     @cached_property
     def serves(self) -> bool:
         """Whether any server with slots takes new flows."""
         return any(server.weight for server in self.servers)
-
-    @property
-    def turns(self) -> list[int]:
-        """How many slots each server takes in its turn: some 6 bits of weight / gcd (ip_vs_mh_shift_weight). Where they
-        add up to more than there are slots, the oldest servers get none: one 99 among 82 weights of 100 is enough."""
-        weights = [server.table_weight for server in self.servers]
-        gcd = math.gcd(*weights)
-        if not gcd:
-            return [0] * len(weights)
-        bits = (SIZES.index(self.size) + 8) // 2
-        shift = max(0, (max(weights) // gcd).bit_length() - bits)
-        return [(weight // gcd >> shift) or (weight != 0) for weight in weights]
 
 
 class Answer(NamedTuple):
@@ -115,8 +104,19 @@ def build(
     Raises ValueError for what the kernel could not build."""
     if size not in SIZES or len(servers) > size:
         raise ValueError(f"cannot build a Maglev table of {size} slots for {len(servers)} servers: the kernel has none")
-    known = tuple(server._replace(table_weight=server.weight or server.table_weight) for server in servers)
-    return Table(known, version, tuple(sorted(flags)), size)
+    settled = (s if s.weight in (0, s.table_weight) else s._replace(table_weight=s.weight) for s in servers)
+    return Table(tuple(settled), version, tuple(sorted(flags)), size)
+
+
+def turns(weights: Sequence[int], size: int = SLOTS) -> list[int]:
+    """How many slots servers of these table weights take in their turns: some 6 bits of weight / gcd
+    (ip_vs_mh_shift_weight). Where they add up to more than there are slots, the oldest servers get none."""
+    gcd = math.gcd(*weights)
+    if not gcd:
+        return [0] * len(weights)
+    bits = (SIZES.index(size) + 8) // 2
+    shift = max(0, (max(weights) // gcd).bit_length() - bits)
+    return [(weight // gcd >> shift) or int(weight != 0) for weight in weights]
 
 
 def lookup(table: Table, source: Address, port: int) -> Answer:
@@ -137,6 +137,7 @@ def lookup(table: Table, source: Address, port: int) -> Answer:
     return Answer(None, home, fallback=False)
 
 
+@lru_cache(maxsize=256)
 def fingerprint(table: Table) -> str:
     """12 hexadecimal digits of all that makes the table. Equal on two nodes: each new flow gets the same on both."""
     text = json.dumps([table.version, table.size, table.flags, table.servers])
@@ -154,6 +155,7 @@ def shares(table: Table) -> dict[Name, float]:
     return {name: count / whole for name, count in held.items()}
 
 
+@lru_cache(maxsize=256)
 def impact(before: Table, after: Table) -> Impact:
     """What a change of tables moves.
 

@@ -106,7 +106,7 @@ class Plan:
             raise UnsafePlan("cannot apply: " + "; ".join(self.dangers) + "; --force does it all the same")
 
     def tables_as_json(self) -> dict[str, dict[str, object]]:
-        """Per virtual service: the fingerprint of its Maglev table as it was found, and whether it is the wanted one."""
+        """Per virtual service: the fingerprint of its Maglev table as it was found, and of the wanted one."""
         states = table_states(self.actual, self.desired, self.foreign)
         return {str(state.service): state.as_json() for state in states}
 

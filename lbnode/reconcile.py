@@ -14,7 +14,6 @@ from lbnode.plan import Change, Plan, diff
 from lbnode.resources import Announcement, File, Row, Running
 from lbnode.roles.inputs import Desired
 
-
 ROUNDS = 2
 """A device that had to be made anew starts with default settings, which only shows when it is there."""
 

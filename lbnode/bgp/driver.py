@@ -15,19 +15,22 @@ from lbnode.bgp import words
 from lbnode.bgp.inotify import Watch
 from lbnode.bgp.told import Told, alive, announcement, read_told
 from lbnode.drivers import Observed, Result
+from lbnode.errors import LbnodeError
 from lbnode.paths import Paths
 from lbnode.plan import Change
 from lbnode.resources import Announcement, Key, Row, Running
 
 LOOK_S = 0.1
 """A relay that dies writes nothing: so often it is looked whether it still lives."""
+AGAIN_S = 0.2
+"""How long a batch waits for a relay that an earlier batch has waited for in vain."""
 SILENT = "cannot see what became of {}: ExaBGP runs, but its relay has not answered yet"
 START_IT = "start it: systemctl start lbnode-exabgp"
 
 
 class ExabgpDriver:
-    """`wait_s`: how long one batch waits for ExaBGP to follow. Once it has waited in vain for an ExaBGP that does not
-    run, it does not wait again before it has seen it run: the pass goes on, for there are other rows than these."""
+    """`wait_s`: how long one batch waits for ExaBGP to follow. When a batch has waited in vain, the next ones wait
+    little or not at all until ExaBGP has caught up: a pass has other rows to see to than these."""
 
     kinds: tuple[type[Row], ...] = (Running, Announcement)
 
@@ -35,20 +38,26 @@ class ExabgpDriver:
         self.paths, self.wait_s = paths, wait_s
         self._config = ""
         self._orders: dict[Key, Announcement] | None = None
-        self._in_vain = False
+        self._in_vain = self._absent = False
 
     def observe(self, wanted: Sequence[Row]) -> Observed:
-        """What ExaBGP announces now. Orders that stand in the file, that nobody has carried out, and that are not
-        `wanted` are among the rows too, for they would come true later: so they are seen, and deleted."""
+        """What ExaBGP announces now.
+
+        An announcement without an order behind it would not come back after a restart, so it does not count when it is
+        `wanted`. An order that nobody has carried out would come true later, so it is a row when it is not `wanted`.
+        """
         told, left = read_told(self.paths), self._left()
         orders = {row.key: row for row in map(announcement, left.routes.values())}
-        rows = {row.key: row for row in told.announced} if told else {}
+        announced = {row.key: row for row in told.announced} if told else {}
         desired = {row.key: row for row in wanted}
-        self._orders, self._config = orders | rows, left.config
-        rows |= {key: row for key, row in orders.items() if key not in rows and key not in desired}
+        self._orders, self._config = orders | announced, left.config
+        rows = {key: row for key, row in announced.items() if key not in desired or orders.get(key) == row}
+        rows |= {key: row for key, row in orders.items() if key not in announced and key not in desired}
         if told is None:
             return Observed(tuple(rows.values()))
-        self._in_vain = False
+        self._absent = False
+        if told.serial == left.serial and left.config in ("", told.config):
+            self._in_vain = False
         running = Running("exabgp", told.config)
         if desired.get(running.key) == running:
             self._config = told.config
@@ -67,16 +76,20 @@ class ExabgpDriver:
             else:
                 orders.pop(change.row.key, None)
         self._orders = orders
-        idle = self._in_vain or not (any(change.new for change in changes) or alive(self.paths))
         try:
-            told = self._order(config, 0 if idle else self.wait_s)
+            told = self._order(config, self._patience(changes))
         except OSError as error:
             return [Result(change, f"cannot write {self.paths.bgp_wanted}: {error.strerror}") for change in changes]
-        self._in_vain = told is None
         silent = told is None and alive(self.paths)
         return [
             Result(change, SILENT.format(change.row.title) if silent else _error(change, told)) for change in changes
         ]
+
+    def _patience(self, changes: Sequence[Change]) -> float:
+        """Seconds. An ExaBGP that does not run need not be waited for to withdraw something."""
+        if alive(self.paths):
+            return min(AGAIN_S, self.wait_s) if self._in_vain else self.wait_s
+        return 0 if self._absent or not any(change.new for change in changes) else self.wait_s
 
     def _left(self) -> words.Wanted:
         """The orders in the file; a file that is not there or not ours holds none."""
@@ -84,6 +97,8 @@ class ExabgpDriver:
             return words.wanted_from(self.paths.bgp_wanted.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return words.Wanted({}, "", "")
+        except OSError as error:
+            raise LbnodeError(f"cannot read {self.paths.bgp_wanted}: {error.strerror}") from error
 
     def _order(self, config: str, wait_s: float) -> Told | None:
         """Writes `wanted`, waits until it is followed, and ExaBGP runs with `config` unless that is "". Returns the
@@ -102,7 +117,9 @@ class ExabgpDriver:
             deadline = time.monotonic() + wait_s
             while True:
                 told, left = read_told(self.paths), deadline - time.monotonic()
-                if left <= 0 or (told and told.serial == serial and config in ("", told.config)):
+                self._in_vain = told is None or told.serial != serial or config not in ("", told.config)
+                self._absent = told is None and (self._absent or wait_s > 0)
+                if left <= 0 or not self._in_vain:
                     return told
                 poll.poll(1000 * min(LOOK_S, left))
                 watch.names()

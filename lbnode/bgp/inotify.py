@@ -5,15 +5,15 @@ import os
 import struct
 from pathlib import Path
 
-MASK = 0x8 | 0x80  # IN_CLOSE_WRITE, IN_MOVED_TO (linux/inotify.h)
+MASK = 0x8 | 0x80 | 0x200  # IN_CLOSE_WRITE, IN_MOVED_TO, IN_DELETE (linux/inotify.h)
 IGNORED = 0x8000  # IN_IGNORED: the directory is gone, and the watch with it
 HEADER = struct.Struct("iIII")
 
 
 class Watch:
-    """Files that are written or renamed into a directory. `fd` is readable when there is something to report.
+    """Files that are written in a directory, renamed into it, or deleted from it.
 
-    Raises OSError when the directory is not there.
+    `fd` is readable when there is something to report. Raises OSError when the directory is not there.
     """
 
     def __init__(self, directory: Path) -> None:

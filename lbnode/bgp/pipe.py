@@ -10,10 +10,12 @@ import select
 import time
 from collections.abc import Callable
 
-ANSWER_S = 5.0
-"""When ExaBGP has said nothing for so long, its answer is not awaited any more."""
+ANSWER_S = 60.0
+"""When ExaBGP has said nothing for so long, it is stuck, and its answer is not awaited any more."""
+SURE_S = 3.0
+"""One that has never answered, and is silent for so long after the lines of a query, does not answer at all."""
 SILENT_S = 0.2
-"""The same, for an ExaBGP that has never answered."""
+"""How long such a one is given for the lines of a query."""
 
 
 class Pipe:
@@ -60,8 +62,11 @@ class Pipe:
         self.lines, self.answers = [], []
         _send("".join(f"{command}\n" for command in commands).encode())
         self.heard = time.monotonic()
-        patience = ANSWER_S if self.answered is not False else SILENT_S if commands[0].startswith("show ") else 0
-        while len(self.answers) < len(commands) and (left := self.heard + patience - time.monotonic()) > 0:
+        query = commands[0].startswith("show ")
+        while len(self.answers) < len(commands):
+            left = self.heard + self._patience(query) - time.monotonic()
+            if left <= 0:
+                break
             self.wait(left)
         missing = len(commands) - len(self.answers)
         if missing < len(commands):
@@ -70,6 +75,13 @@ class Pipe:
             self.answered = False
         self.owed += missing if self.answered else 0
         return self.answers + [""] * missing
+
+    def _patience(self, query: bool) -> float:
+        if self.answered is None:
+            return SURE_S if self.lines else ANSWER_S
+        if self.answered:
+            return ANSWER_S
+        return SILENT_S if query else 0
 
     def _hear(self) -> None:
         """Sorts what ExaBGP says: events, answers, and the lines before an answer."""

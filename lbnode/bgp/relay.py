@@ -88,12 +88,12 @@ class Relay:
             self.watch.close()
         if self.lock >= 0:
             os.close(self.lock)
-        self.watch, self.lock = None, -1
+        self.watch, self.lock, self.published = None, -1, None
 
     def on_files(self) -> None:
         names = self.watch.names() if self.watch else set()
-        if names is None:
-            self.detach()
+        if names is None or words.LOCK in names:
+            self.detach()  # where the lock is not seen any more, nobody takes this relay for alive
         elif self.wanted_file.name in names:
             self.read_wanted()
 

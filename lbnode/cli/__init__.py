@@ -19,6 +19,7 @@ VERBS = {
     "apply": "lbnode.cli.apply",
     "agent": "lbnode.cli.agent",
     "status": "lbnode.cli.status",
+    "explain": "lbnode.cli.explain",
     "drain": "lbnode.cli.maintenance",
     "maint": "lbnode.cli.maintenance",
     "ready": "lbnode.cli.maintenance",

@@ -13,6 +13,8 @@ from lbnode.config.model import Cluster
 from lbnode.config.positions import Path
 from lbnode.config.values import listed
 from lbnode.config.words import Finding, Suggestions
+from lbnode.impact import without_slots
+from lbnode.maglev import SLOTS
 
 V = TypeVar("V")
 L7_ONLY = ("mode", "balance")
@@ -98,9 +100,22 @@ def _service(draft: Draft, service: DraftService, suggestions: Suggestions) -> I
                 message = f"'{key}' has no effect on a service that goes through: backend"
                 yield Finding((*service.path, key), message, "leave it out, or set through: l7", at_key=True)
     servers, complete = draft.real_servers(service)
+    yield from _table(service, [node.weight for node in servers] if complete else [])
     if complete and servers and service.quorum is not None and service.quorum > len(servers):
         message = f"quorum {service.quorum} is more than service '{service.name}' has real servers"
         yield Finding((*service.path, "quorum"), message, f"use at most {len(servers)}")
+
+
+def _table(service: DraftService, weights: list[int | None]) -> Iterator[Finding]:
+    """Every real server must find a slot in the service's Maglev table."""
+    known = [weight for weight in weights if weight is not None]
+    if len(weights) > SLOTS:
+        message = f"service '{service.name}' has {len(weights)} real servers, and a Maglev table has {SLOTS} slots"
+        yield Finding(service.path, message, "split it, or use fewer and stronger servers", at_key=True)
+    elif len(known) == len(weights) and (without := without_slots(known)):
+        servers = f"{without} of the {len(weights)} real servers of service '{service.name}'"
+        message = f"weights so uneven that {servers} would get no flow"
+        yield Finding(service.path, message, "use weights with a large common divisor, such as 50 and 100", at_key=True)
 
 
 def _pool(draft: Draft, pool: DraftPool, suggestions: Suggestions) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from lbnode.config.model import Cluster, IPAddress, Service
+from lbnode.config.model import Cluster, IPAddress, Node, Service
 from lbnode.config.positions import Path
 from lbnode.config.words import at
 
@@ -18,13 +18,15 @@ FAMILIES = {4: "ipv4", 6: "ipv6"}
 
 @dataclass(frozen=True)
 class DraftNode:
-    """`own` holds the known addresses by IP version; `unsure` the versions that another finding speaks of."""
+    """`own` holds the known addresses by IP version; `unsure` the versions that another finding speaks of. `weight` is
+    None when another finding speaks of it."""
 
     name: str
     path: Path
     role: str | None
     own: dict[int, IPAddress]
     unsure: frozenset[int]
+    weight: int | None
 
     def lacks(self, version: int) -> bool:
         """True when it certainly has no address of that version, but one of the other."""
@@ -165,6 +167,7 @@ def _node(sound: Sound, name: str) -> DraftNode:
         role=sound.value((*path, "role")) or None,
         own={version: ip_address(text) for version, text in texts.items() if text},
         unsure=frozenset(version for version, text in texts.items() if text is None),
+        weight=sound.number((*path, "weight"), Node.model_fields["weight"].default),
     )
 
 

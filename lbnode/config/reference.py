@@ -70,7 +70,18 @@ Users come from 203.0.113.0/24.
 ## Order counts
 
 The order of `nodes` in the file is the canonical order of a service's destinations, on every L4 node. Append new nodes
-at the end. Re-ordering them, or adding one in between, moves flows from one real server to another.
+at the end. Re-ordering them, or adding one in between, moves flows from one real server to another: `lbnode plan` says
+what share of them.
+
+## Weights, and how many
+
+A service's new flows are shared out by the 4,093 slots of the kernel's Maglev table, which has two limits:
+
+- A service has at most 4,093 real servers. Above some 400 there are 10 slots or fewer for each, and equal weights
+  become shares that differ by a tenth and more.
+- The kernel divides the weights by their greatest common divisor and keeps six bits of the rest. So weights with a
+  large common divisor, such as 50 and 100, are followed well. One 99 among weights of 100 makes shares uneven (by a
+  quarter with 30 real servers), and leaves the oldest ones without any from 83 on, which is refused.
 
 ## How it is read
 
@@ -90,6 +101,7 @@ at the end. Re-ordering them, or adding one in between, moves flows from one rea
 - HAProxy needs one family in common with each server: every L7 node can reach every node of the pools it serves.
 - Services need an L4 node; those through `l7` need an L7 node. Every node has an address.
 - A service's pool exists and has a node; all its nodes are backends. The quorum is at most the number of real servers.
+- A service has at most 4,093 real servers, and weights that leave none without a slot.
 - `mode` and `balance` are refused on a service through `backend`: HAProxy is not there to heed them.
 - The health URI and the agent-check listen on different ports. Services may use the same ports: their addresses differ.
 - `timeout_s` of `probe` may exceed `interval_s`.

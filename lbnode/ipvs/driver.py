@@ -20,6 +20,7 @@ from lbnode.errors import Missing
 from lbnode.ipvs import codec, rows, steps
 from lbnode.ipvs.ledger import Ledger
 from lbnode.ipvs.netlink import GenericNetlink, Request
+from lbnode.maglev import SLOTS
 from lbnode.paths import Paths
 from lbnode.plan import Change
 from lbnode.resources import Destination, DestinationOrder, Row, ServiceKey, VirtualService
@@ -99,8 +100,8 @@ class IpvsDriver:
         for index, change in enumerate(changes):
             if change.old is None and isinstance(change.new, Destination):
                 total = totals[change.new.service]
-                if total > steps.SLOTS:
-                    why = f"the service would have {total} destinations, and a Maglev table has {steps.SLOTS} slots"
+                if total > SLOTS:
+                    why = f"the service would have {total} destinations, and a Maglev table has {SLOTS} slots"
                     errors[index] = f"{steps.cannot(change)}: {why}"
         return errors
 

@@ -20,9 +20,6 @@ from lbnode.ipvs.netlink import Request
 from lbnode.plan import Change
 from lbnode.resources import Destination, ServiceKey, VirtualService
 
-SLOTS = 4093
-"""Of a Maglev table (ip_vs_mh.c, CONFIG_IP_VS_MH_TAB_INDEX=12). The kernel accepts more rows, with a stale table."""
-
 _VERBS = {"create": "add", "update": "change", "delete": "delete"}
 _REASONS = {
     errno.ESRCH: "no such virtual service",

@@ -89,9 +89,9 @@ class Site:
         plan = diff(self.driver.observe(rows).rows, rows)
         return [result.error for result in self.driver.apply(plan.changes) if result.error]
 
-    def start_exabgp(self) -> None:
+    def start_exabgp(self, **settings: str) -> None:
         argv, environment = exabgp.command(self.paths)
-        self.start("exabgp", ["ip", "netns", "exec", self.node, *argv], environment)
+        self.start("exabgp", ["ip", "netns", "exec", self.node, *argv], environment | settings)
 
     def start_bird(self, name: str, config: str) -> None:
         (self.folder / f"{name}.conf").write_text(config)
@@ -304,3 +304,15 @@ def test_a_reload_takes_while_a_peer_is_down_and_routes_wait_for_it(served: Site
     rows = (running, ROUTE4, ROUTE6, Announcement(VIP4, gone, NODE4), Announcement(VIP4, LATER4, NODE4))
     assert served.want(*rows) == []
     served.wait_routes((VIP4, "one4"), (VIP6, "one6"), (VIP4, "two4"))
+
+
+def test_an_exabgp_that_was_told_not_to_answer_is_told_all_the_same(site: Site) -> None:
+    running = site.configure(ROUTER4, ROUTER6)
+    site.start_exabgp(exabgp_api_ack="false")
+    assert site.want(running, ROUTE4, ROUTE6) == []
+    site.wait_routes((VIP4, "one4"), (VIP6, "one6"))
+    assert site.want(running, ROUTE4) == []
+    site.wait_routes((VIP4, "one4"))
+    running = site.configure(ROUTER4, ROUTER6, LATER4)
+    assert site.want(running, ROUTE4, Announcement(VIP4, LATER4, NODE4)) == []
+    site.wait_routes((VIP4, "one4"), (VIP4, "two4"))

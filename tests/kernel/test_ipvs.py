@@ -163,6 +163,7 @@ def test_drift_is_mended(driver: IpvsDriver) -> None:
         "~ virtual-service 198.51.100.1:80/tcp flags persistent -> mh-fallback,mh-port",
         "~ destination 198.51.100.1:80/tcp -> 192.0.2.2 weight 5 -> 100",
         "- destination 198.51.100.1:80/tcp -> 192.0.2.77",
+        "impact 198.51.100.1:80/tcp: 67 % of new flows move, 31.4 % unavoidable",
     ]
     ipvsadm("-E", "-t", "198.51.100.1:80", "-s", "rr")
     converge(driver, wanted)

@@ -9,6 +9,8 @@ ROOT = Path(__file__).parents[2] / "lbnode"
 PURE = [
     "resources.py",
     "plan.py",
+    "maglev.py",
+    "impact.py",
     "roles/*.py",
     "health/state.py",
     "maintenance/state.py",

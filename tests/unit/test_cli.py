@@ -59,6 +59,46 @@ def test_render_prints_the_file_and_names_what_a_role_has_not(etc, capsys):
     assert "s1 (backend) has none" in capsys.readouterr().err
 
 
+FLOW4 = ["203.0.113.7:40000", "198.51.100.1:80"]
+FLOW6 = ["[2001:db8:1::7]:40000", "[2001:db8:c633:6401::4]:80"]
+
+
+def test_explain_says_where_a_flow_goes_by_the_file(etc, capsys):
+    assert run(["explain", *FLOW4, *etc]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "203.0.113.7:40000 -> 198.51.100.1:80/tcp",
+        "by the file: l7-1 (192.0.2.193), slot 2964 of 4093, table 72c79c86d424",
+        "the same on every L4 node while all servers are up: l4-1, l4-2",
+    ]
+    assert run(["explain", *FLOW6, "--json", *etc]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["flow"] == "[2001:db8:1::7]:40000 -> [2001:db8:c633:6401::4]:80/tcp"
+    assert found["l4"] == ["l4-1", "l4-2"]
+    assert found["file"]["server"] == {"name": "s1", "address": "2001:db8:c000:280::e1"}
+    assert found["file"]["holder"] == found["file"]["server"]
+    assert (found["file"]["slots"], found["file"]["fallback"], found["live"]) == (4093, False, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["203.0.113.7:40000", "198.51.100.9:80"], 69, "cannot explain 198.51.100.9:80/tcp: no service of the cluster"),
+        ([*FLOW4, "--proto", "udp"], 69, "there is 198.51.100.1:80/tcp, 198.51.100.1:443/tcp, [2001:db8:c633:6401::1]"),
+        (["203.0.113.7:40000", FLOW6[1]], 2, "203.0.113.7 and 2001:db8:c633:6401::4 are of different families"),
+        (["203.0.113.7", FLOW4[1]], 2, "'203.0.113.7' is not ADDRESS:PORT or [ADDRESS]:PORT"),
+        (["203.0.113.7:65536", FLOW4[1]], 2, "'203.0.113.7:65536' is not ADDRESS:PORT"),
+        (["2001:db8:1::7:40000", FLOW6[1]], 2, "'2001:db8:1::7:40000' is not ADDRESS:PORT"),
+        (["[203.0.113.7]:40000", FLOW4[1]], 2, "'[203.0.113.7]:40000' is not ADDRESS:PORT"),
+        (["router:40000", FLOW4[1]], 2, "'router:40000' is not ADDRESS:PORT"),
+    ],
+)
+def test_explain_says_what_it_cannot_explain(words, code, message, etc, capsys):
+    assert run(["explain", *words, *etc]) == code
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert message in told.err
+
+
 def test_the_schema_is_json(capsys):
     assert run(["schema"]) == 0
     assert "services" in json.loads(capsys.readouterr().out)["properties"]

@@ -9,6 +9,8 @@ OWN = "a VIP needs an address of its own"
 BOTH = "the agent-check and the health URI both listen on port"
 EITHER = "give the L7 nodes or the backends the other family"
 THROUGH = "on a service that goes through: backend (leave it out, or set through: l7)"
+SLOTS = "and a Maglev table has 4093 slots (split it, or use fewer and stronger servers)"
+UNEVEN = "real servers of service 'www' would get no flow (use weights with a large common divisor, such as 50 and 100)"
 NO_L4 = "no node has role l4 to take the services' packets (add a node with role: l4)"
 
 
@@ -248,3 +250,31 @@ def test_ten_thousand_wrong_names_are_reported_in_order():
     found = problems(changed(("check: {path: /health}", f"nodes: [{', '.join(names)}]")))
     assert len(found) == len(names)
     assert all(f"'{name}'" in problem for name, problem in zip(names, found, strict=True))
+
+
+def with_l7(count: int, odd: str = "") -> str:
+    """The good file with that many L7 nodes, IPv4 only; `odd` goes into the second one."""
+    nodes = [
+        f"  n{number}: {{role: l7, ipv4: 10.1.{number >> 8}.{number & 255}, ipv6: '2001:db8:7::{number:x}'{mark}}}\n"
+        for number, mark in ((number, odd if number == 2 else "") for number in range(1, count))
+    ]
+    return changed(("  s1:", "".join(nodes) + "  s1:"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (with_l7(4093), []),
+        (with_l7(4094), [f"4106:3: service 'www' has 4094 real servers, {SLOTS}"]),
+        (with_l7(82, ", weight: 99"), []),
+        (with_l7(83, ", weight: 99"), [f"95:3: weights so uneven that 1 of the 83 {UNEVEN}"]),
+        (with_l7(83, ", weight: 50"), []),
+        (
+            with_l7(83, ", weight: many"),
+            ["11:65: weight 'many' is not a whole number (use decimal digits, without a leading 0)"],
+        ),
+    ],
+    ids=["as many as slots", "more than slots", "enough for all", "too uneven", "even", "unknown"],
+)
+def test_every_real_server_must_find_a_slot(text: str, expected: list[str]):
+    assert problems(text) == expected

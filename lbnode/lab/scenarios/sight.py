@@ -96,14 +96,19 @@ def _proc(node: Node, name: str) -> str:
 
 
 def weights(node: Node) -> dict[Service, dict[str, int]]:
-    """The IPVS table: service -> real server -> weight."""
+    """The IPVS table: service -> real server -> weight.
+
+    /proc/net/ip_vs would be cheaper, but leaves services out when it needs more than one page and other namespaces
+    have services too (ip_vs_ctl.c: ip_vs_info_seq_next() counts those, ip_vs_info_array() does not).
+    """
     table: dict[Service, dict[str, int]] = {}
-    for line in _proc(node, "ip_vs").splitlines():
+    for line in node.run(["ipvsadm", "-Sn"], check=True).stdout.splitlines():
         words = line.split()
-        if len(words) > 2 and words[0] in {"TCP", "UDP"}:
-            current = table[_endpoint(words[1])] = {}
-        elif len(words) > 3 and words[0] == "->" and words[1] != "RemoteAddress:Port":
-            current[_endpoint(words[1])[0]] = int(words[3])
+        service = _endpoint(words[2])
+        if words[0] == "-A":
+            table[service] = {}
+        else:
+            table[service][_endpoint(words[4])[0]] = int(words[words.index("-w") + 1])
     return table
 
 
@@ -119,14 +124,14 @@ def connections(node: Node) -> dict[Flow, str]:
 
 
 def _endpoint(text: str) -> Service:
+    """`192.0.2.1:80` or `[2001:db8::1]:80`."""
     address, _, port = text.rpartition(":")
-    return _address(address), int(port, 16)
+    return str(ip_address(address.strip("[]"))), int(port)
 
 
 def _address(text: str) -> str:
-    """`C0000297` or `[2001:0db8:...]` as everybody else writes it."""
-    bare = text.strip("[]")
-    return str(ip_address(bare if ":" in bare else int(bare, 16)))
+    """`C0000297` or `2001:0db8:...` as everybody else writes it."""
+    return str(ip_address(text if ":" in text else int(text, 16)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""One virtual service as the kernel has it now, whoever made it: all rows of its Maglev table, and the entry of a flow.
+
+The driver sees what rows can say and leaves the rest alone; to tell where a packet goes, the rest counts as well.
+"""
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from lbnode.errors import NotPermitted
+from lbnode.ipvs import codec, rows
+from lbnode.ipvs.netlink import GenericNetlink, Request
+from lbnode.resources import Row, ServiceKey, VirtualService
+
+CONNECTIONS = Path("/proc/net/ip_vs_conn")
+
+
+@dataclass(frozen=True)
+class Live:
+    """`records` are all destinations, oldest first; `rows` is what lbnode can say of the service and them."""
+
+    scheduler: str
+    flags: tuple[str, ...]
+    records: tuple[codec.Destination, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A flow that this node knows: it goes to `address`, whatever the table says. `state` as IPVS names it."""
+
+    address: str
+    port: int
+    state: str
+    expires_s: int
+
+
+def read(key: ServiceKey) -> Live | None:
+    """None when the kernel has no such service. Raises Missing without IPVS, NotPermitted without CAP_NET_ADMIN."""
+    with GenericNetlink(codec.FAMILY) as link:
+        for payload in link.dump(Request(codec.Command.GET_SERVICE)):
+            service = codec.decode_service(payload)
+            if rows.key_of(service) == key:
+                dump = link.dump(codec.destinations_query(service))
+                newest_first = [codec.decode_destination(item) for item in dump]
+                found = rows.rows_of(key, service, newest_first)
+                flags = next(row.flags for row in found if isinstance(row, VirtualService))
+                return Live(service.scheduler, flags, tuple(reversed(newest_first)), tuple(found))
+    return None
+
+
+def entry(key: ServiceKey, source: str, port: int) -> Entry | None:
+    """The flow's entry in the connection table, which is read whole: some 100 bytes per flow of the node."""
+    try:
+        with CONNECTIONS.open(encoding="ascii") as table:
+            return find_entry(table, key, source, port)
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise NotPermitted(f"cannot read {CONNECTIONS}: {error.strerror}") from error
+
+
+def find_entry(lines: Iterable[str], key: ServiceKey, source: str, port: int) -> Entry | None:
+    """Lines as ip_vs_conn_seq_show prints them: `TCP CB007101 4E20 C6336401 0050 C0000201 0050 ESTABLISHED 899`;
+    addresses of IPv6 as eight groups of four digits."""
+    wanted = [key.protocol.upper(), _in_proc(source), f"{port:04X}", _in_proc(key.vip), f"{key.port:04X}"]
+    for line in lines:
+        words = line.split()
+        if words[:5] == wanted:
+            address = words[5] if ":" in words[5] else int(words[5], 16)
+            return Entry(str(ip_address(address)), int(words[6], 16), words[7], int(words[8]))
+    return None
+
+
+def _in_proc(address: str) -> str:
+    found = ip_address(address)
+    return found.exploded if found.version == 6 else socket.inet_aton(address).hex().upper()

@@ -1,0 +1,92 @@
+"""What ExaBGP is to its relay: the other end of a pipe. The relay is the real one, in a process of its own."""
+
+import contextlib
+import json
+import subprocess
+import threading
+
+from lbnode.bgp import exabgp
+from lbnode.paths import Paths
+
+
+class Speaker:
+    """Starts the relay and answers it as ExaBGP does; `routes` is what it would announce: (peer, prefix) -> command.
+
+    `lost_reloads`: so many reloads are answered and forgotten. `hold`: while it is taken, nothing is answered.
+    """
+
+    def __init__(self, paths: Paths, peers: dict[str, str], digest: str = "c1") -> None:
+        self.paths, self.peers, self.digest = paths, peers, digest
+        self.next_digest = digest
+        self.routes: dict[tuple[str, str], str] = {}
+        self.commands: list[str] = []
+        self.lost_reloads = 0
+        self.hold = threading.Lock()
+        self.relay: subprocess.Popen[str] | None = None
+        self.thread = threading.Thread()
+
+    def start(self) -> None:
+        argv = [*exabgp.RELAY, str(self.paths.bgp_wanted), str(self.paths.bgp_told)]
+        self.relay = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def stop(self) -> int:
+        """The end of ExaBGP: its pipes close. Returns how the relay ended."""
+        if self.relay is None or self.relay.stdin is None or self.relay.stdout is None:
+            return 0
+        with contextlib.suppress(BrokenPipeError):
+            self.relay.stdin.close()
+        code = self.relay.wait(10)
+        self.thread.join(10)
+        self.relay.stdout.close()
+        self.relay = None
+        return code
+
+    def say(self, *lines: str) -> None:
+        assert self.relay
+        assert self.relay.stdin
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self.relay.stdin.write("".join(f"{line}\n" for line in lines))
+
+    def say_state(self, peer: str, state: str, reason: str = "") -> None:
+        neighbor = {"address": {"local": "192.0.2.11", "peer": peer}, "state": state, "reason": reason}
+        self.say(json.dumps({"exabgp": "5.0.0", "type": "state", "neighbor": neighbor}))
+
+    def told(self) -> dict:
+        try:
+            return json.loads(self.paths.bgp_told.read_text())
+        except FileNotFoundError:
+            return {}
+
+    def _serve(self) -> None:
+        assert self.relay
+        assert self.relay.stdout
+        for line in self.relay.stdout:
+            self.commands.append(line.rstrip("\n"))
+            with self.hold:
+                self.say(self._obey(line.split()))
+
+    def _obey(self, command: list[str]) -> str:
+        match command:
+            case ["show", "neighbor", "configuration"]:
+                for peer in self.peers:
+                    self.say(f"neighbor {peer} {{", f'  description "lbnode config {self.digest}";', "}")
+            case ["show", "neighbor", "summary"]:
+                self.say("Peer  AS  up/down state | #sent #recvd")
+                self.say(*(f"{peer} 65000 0:00:03 {state} 1 1" for peer, state in self.peers.items()))
+            case ["show", "adj-rib", "out"]:
+                self.say(*(f"{p} ipv4 unicast {prefix} next-hop 192.0.2.11" for p, prefix in self.routes))
+            case ["neighbor", peer, "announce", "route", prefix, *_] if peer in self.peers:
+                self.routes[peer, prefix] = " ".join(command)
+            case ["neighbor", peer, "withdraw", "route", prefix]:
+                self.routes.pop((peer, prefix), None)
+            case ["reload"]:
+                self.say("reload in progress")
+                if self.lost_reloads:
+                    self.lost_reloads -= 1
+                else:
+                    self.digest = self.next_digest
+            case _:
+                return "error"
+        return "done"

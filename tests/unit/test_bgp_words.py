@@ -1,0 +1,127 @@
+"""What the relay reads and says."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbnode.bgp import words
+
+ROUTE = {"prefix": "198.51.100.1/32", "peer": "192.0.2.1", "next_hop": "192.0.2.11", "med": None, "communities": []}
+KEY = ("192.0.2.1", "198.51.100.1/32")
+
+
+def wanted(**changes):
+    return json.dumps({"serial": "1", "config": "c", "announcements": [{**ROUTE, **changes}]})
+
+
+def test_what_is_written_is_read():
+    assert words.wanted_from(words.wanted_text([ROUTE], "c", "1")) == words.Wanted({KEY: ROUTE}, "c", "1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"serial": "1", "config": "c", "announcements": [1]}',
+        wanted(prefix="198.51.100.1/32\nshutdown"),
+        wanted(prefix="198.51.100.1/24"),
+        wanted(peer="router"),
+        wanted(peer="2001:db8::1"),
+        wanted(next_hop="2001:db8::1"),
+        wanted(med=-1),
+        wanted(med="1\nshutdown"),
+        wanted(communities=["65535:0]; shutdown"]),
+        wanted(communities=None),
+    ],
+)
+def test_anything_else_is_refused_whole(text):
+    with pytest.raises(ValueError, match=r"."):
+        words.wanted_from(text)
+
+
+def test_the_command_of_a_route_with_everything():
+    route = {**ROUTE, "med": 100, "communities": ["65535:0", "65010:7"]}
+    assert words.announce(route) == (
+        "neighbor 192.0.2.1 announce route 198.51.100.1/32 next-hop 192.0.2.11 med 100 community [65535:0 65010:7]"
+    )
+
+
+def test_withdrawals_come_before_announcements():
+    other = {**ROUTE, "prefix": "198.51.100.2/32"}
+    steps = words.difference({KEY: ROUTE}, {("192.0.2.1", other["prefix"]): other})
+    assert [step.command for step in steps] == [
+        "neighbor 192.0.2.1 withdraw route 198.51.100.1/32",
+        "neighbor 192.0.2.1 announce route 198.51.100.2/32 next-hop 192.0.2.11",
+    ]
+
+
+def test_a_route_with_other_attributes_is_announced_anew_and_not_withdrawn():
+    changed = {**ROUTE, "med": 5}
+    assert [step.route for step in words.difference({KEY: ROUTE}, {KEY: changed})] == [changed]
+
+
+ROUTES = st.dictionaries(
+    st.tuples(st.sampled_from(["192.0.2.1", "192.0.2.2"]), st.sampled_from(["198.51.100.1/32", "198.51.100.2/32"])),
+    st.sampled_from([None, 1, 2]),
+).map(lambda found: {key: {**ROUTE, "peer": key[0], "prefix": key[1], "med": med} for key, med in found.items()})
+
+
+@given(ROUTES, ROUTES)
+def test_the_difference_leads_from_one_to_the_other(told, wanted):
+    for step in words.difference(told, wanted):
+        if step.route is None:
+            del told[step.key]
+        else:
+            told[step.key] = step.route
+    assert told == wanted
+    assert words.difference(told, wanted) == []
+
+
+def test_neighbors_are_known_with_the_digest_that_all_of_them_carry():
+    lines = [
+        "neighbor 192.0.2.1 {",
+        '  description "lbnode config abc1";',
+        "}",
+        "neighbor 2001:db8::1 {",
+        '  description "lbnode config abc1";',
+        "}",
+    ]
+    assert words.neighbors_from(lines) == (["192.0.2.1", "2001:db8::1"], "abc1")
+    assert words.neighbors_from([*lines[:4], '  description "mine";', "}"]) == (["192.0.2.1", "2001:db8::1"], "")
+    assert words.neighbors_from([*lines[:4], '  description "lbnode config abc2";']) == (
+        ["192.0.2.1", "2001:db8::1"],
+        "",
+    )
+
+
+def test_routes_are_read_as_5_0_and_as_4_2_write_them():
+    expected = {KEY: {"next_hop": "192.0.2.11"}, ("2001:db8::1", "2001:db8:100::1/128"): {"next_hop": "2001:db8::11"}}
+    lines = [
+        "192.0.2.1 ipv4 unicast 198.51.100.1/32 next-hop 192.0.2.11",
+        "2001:db8::1 ipv6 unicast 2001:db8:100::1/128 next-hop 2001:db8::11 med 5",
+    ]
+    assert words.routes_from(lines) == expected
+    assert words.routes_from([f"neighbor {line}" for line in lines]) == expected
+    assert words.difference(words.routes_from(lines), {KEY: ROUTE})[1].route == ROUTE
+
+
+def test_peers_are_up_when_established():
+    lines = [
+        "Peer            AS        up/down state       |     #sent     #recvd",
+        "192.0.2.1       65002     0:00:04 established           6          1",
+        "2001:db8:0:280::1 65002      down established           6          1",
+        "192.0.2.9       65002        down idle                  0          0",
+    ]
+    assert words.states_from(lines) == {"192.0.2.1": "up", "2001:db8:0:280::1": "up", "192.0.2.9": "down"}
+
+
+def test_only_state_events_are_of_interest():
+    neighbor = {"address": {"local": "192.0.2.11", "peer": "192.0.2.1"}, "state": "down", "reason": "closed"}
+    assert words.state_from(json.dumps({"type": "state", "neighbor": neighbor})) == ("192.0.2.1", "down", "closed")
+    assert words.state_from('{"type": "notification", "notification": "shutdown"}') is None
+    assert words.state_from("{") is None
