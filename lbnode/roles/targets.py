@@ -22,8 +22,10 @@ class Standing:
 
     def share(self, full: int) -> int:
         """The weight it holds its place in the Maglev table with, out of `full`, its weight in the cluster file."""
-        # A share above 0 must not round down to none; a share of 0 keeps the place and gets no new flows.
-        return max(1, full * self.admin.percent // 100) if self.admin.percent else full
+        # In tenths: the kernel cuts the greatest common divisor of all weights into at most 64 steps, and one server
+        # at 99 among 30 at 100 would move a quarter of everybody's new flows. A share of 0 keeps the place.
+        tenths = max(1, round(self.admin.percent / 10)) if self.admin.percent else 10
+        return max(1, full * tenths // 10)
 
     def weight(self, full: int) -> int:
         """The share of new flows it gets."""

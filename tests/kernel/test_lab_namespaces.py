@@ -26,7 +26,7 @@ def test_a_node_is_a_machine_of_its_own(tmp_path: Path) -> None:
         assert node.run(["hostname"]).stdout == "r1\n"
         assert "eth0" not in node.run(["ls", "/sys/class/net"]).stdout
         assert "UP" in node.run(["ip", "link", "show", "lo"]).stdout
-        assert node.run(["cat", "/proc/1/comm"]).stdout == "sh\n"
+        assert node.run(["cat", "/proc/1/comm"]).stdout == "cat\n"
         assert node.run(["pwd"]).stdout == f"{Path.cwd()}\n"
 
 

@@ -62,7 +62,7 @@ def test_what_is_not_wanted_goes_and_what_is_foreign_stays() -> None:
     run(WANTED)
     tunl0 = ip("-d", "link", "show", "tunl0")
     ip("address", "add", "198.51.100.99/32", "dev", "lb-vip")
-    assert as_lines(WANTED) == ["- address 198.51.100.99 lb-vip"], "whoever put it on our device"
+    assert as_lines(WANTED) == ["- address 198.51.100.99 on lb-vip"], "whoever put it on our device"
     assert run(()) == []
     assert "lb-" not in ip("link")
     assert "203.0.113.1/32" in ip("address", "show", "eth-test")
@@ -83,11 +83,11 @@ def test_addresses_in_the_wrong_place_or_shape_are_reported_and_left_alone() -> 
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (["address del 198.51.100.1/32 dev lb-vip"], ["+ address 198.51.100.1 lb-vip"]),
-        (["address flush dev lb-vip"], ["+ address 198.51.100.1 lb-vip", "+ address 2001:db8:5::1 lb-vip"]),
-        (["link set lb-vip down"], ["~ link lb-vip up False -> True", "+ address 2001:db8:5::1 lb-vip"]),
-        (["link set lb-v4 down"], ["~ link lb-v4 up False -> True"]),
-        (["link del lb-v4"], ["+ link lb-v4 type ipip local 192.0.2.10 up True"]),
+        (["address del 198.51.100.1/32 dev lb-vip"], ["+ address 198.51.100.1 on lb-vip"]),
+        (["address flush dev lb-vip"], ["+ address 198.51.100.1 on lb-vip", "+ address 2001:db8:5::1 on lb-vip"]),
+        (["link set lb-vip down"], ["~ link lb-vip state down -> up", "+ address 2001:db8:5::1 on lb-vip"]),
+        (["link set lb-v4 down"], ["~ link lb-v4 state down -> up"]),
+        (["link del lb-v4"], ["+ link lb-v4 type ipip local 192.0.2.10 state up"]),
         (
             ["link set lb-v4 type ipip local 192.0.2.11"],
             ["~ link lb-v4 local 192.0.2.11 -> 192.0.2.10"],
@@ -104,7 +104,10 @@ def test_addresses_in_the_wrong_place_or_shape_are_reported_and_left_alone() -> 
             ["link del lb-v6", "link add lb-v6 up type ip6tnl external"],
             ["~ link lb-v6 local external -> 2001:db8::10"],
         ),
-        (["link del lb-v4", "link add lb-v4 up type dummy"], ["~ link lb-v4 type dummy -> ipip local  -> 192.0.2.10"]),
+        (
+            ["link del lb-v4", "link add lb-v4 up type dummy"],
+            ["~ link lb-v4 type dummy -> ipip local none -> 192.0.2.10"],
+        ),
     ],
 )
 def test_damage_is_seen_and_repaired_in_one_pass(damage: list[str], expected: list[str]) -> None:

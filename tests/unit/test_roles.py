@@ -89,7 +89,8 @@ def test_a_server_that_is_down_keeps_its_row_at_weight_0_and_its_place_in_the_ta
 
 
 @pytest.mark.parametrize(
-    ("line", "weight"), [("ready", 100), ("drain", 0), ("down", 0), ("maint", 0), ("75%", 75), ("0%", 0), ("1%", 1)]
+    ("line", "weight"),
+    [("ready", 100), ("drain", 0), ("down", 0), ("maint", 0), ("70%", 70), ("99%", 100), ("0%", 0), ("1%", 10)],
 )
 def test_what_an_l7_says_of_itself_decides_its_weight(line, weight):
     health = {URI4: Health(True, "HTTP 200"), URI6: Health(True, "HTTP 200"), AGENT: Health(True, "", parse(line))}
