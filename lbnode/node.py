@@ -67,8 +67,10 @@ def drivers(identity: Identity) -> list[Driver]:
         from lbnode.bgp import exabgp
         from lbnode.bgp.driver import ExabgpDriver
         from lbnode.ipvs.driver import IpvsDriver
+        from lbnode.net.policy import PolicyDriver
 
-        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths), IpvsDriver(identity.paths)]
+        ipvs = IpvsDriver(identity.paths)
+        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths), PolicyDriver(ipvs.renew), ipvs]
     if identity.role == "l7":
         from lbnode.haproxy import program
         from lbnode.haproxy.driver import HaproxyDriver

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lbnode.errors import UnsafePlan
 from lbnode.impact import TableChange, table_changes, table_states
-from lbnode.resources import Announcement, Destination, DestinationOrder, Key, Row, VirtualService
+from lbnode.resources import Destination, DestinationOrder, Key, Row, VirtualService
 
 Action = Literal["create", "update", "delete"]
 
@@ -163,12 +163,12 @@ def _order_follows(key: Key, have: Mapping[Key, Row], want: Mapping[Key, Row]) -
 
 
 def _when(change: Change) -> tuple[int, int, tuple[str, ...]]:
-    """Withdrawals first; then creates and updates up the ranks; then deletes down the ranks."""
+    """What leaves first, withdrawals before all; then creates and updates up the ranks; then deletes down the ranks."""
     rank = change.row.rank
     name = tuple(str(part).rjust(6) if isinstance(part, int) else part for part in change.row.place)
     if change.action != "delete":
         return (1, rank, name)
-    return (0 if isinstance(change.row, Announcement) else 2, -rank, name)
+    return (0 if change.row.LEAVES_FIRST else 2, -rank, name)
 
 
 def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row]) -> list[str]:

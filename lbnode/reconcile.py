@@ -1,7 +1,7 @@
 """One pass: observe, diff, apply, observe again. `plan` stops after the diff; `apply` and the agent go on.
 
-What fails never stops what does not depend on it; but nothing is announced, and no program is reloaded, on top of a
-failure (`GATES`).
+What fails never stops what does not depend on it; but nothing is announced, no program is reloaded, and no real server
+is given new flows, on top of a failure that would hurt them (`_held_back`).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from itertools import groupby
 from lbnode.drivers import Driver, Observed, Result
 from lbnode.errors import ApplyFailed
 from lbnode.plan import Change, Plan, diff
-from lbnode.resources import Announcement, File, Row, Running
+from lbnode.resources import Announcement, Destination, File, LocalRoute, Row, Running
 from lbnode.roles.inputs import Desired
 
 ROUNDS = 2
@@ -80,10 +80,15 @@ def apply(wanted: Plan, drivers: Sequence[Driver]) -> list[Result]:
 
 
 def _held_back(change: Change, results: Sequence[Result]) -> str:
-    """Why this change must wait, if it must: an announcement for all that is under it, a reload for its file."""
+    """Why this change must wait, if it must: an announcement for all that is under it, a reload for its file, new
+    flows for the end of the route that would refuse them."""
     failed = [result for result in results if result.error and not isinstance(result.change.row, Running)]
+    row = change.new
     if isinstance(change.row, Running):
         failed = [result for result in failed if isinstance(result.change.row, File)]
+    elif isinstance(row, Destination) and row.weight:
+        routes = [(result, result.change.old) for result in failed]
+        failed = [result for result, old in routes if isinstance(old, LocalRoute) and old.address == row.address]
     elif not isinstance(change.row, Announcement) or change.action == "delete":
         return ""
     return f"held back: {failed[0].change.row.KIND} {failed[0].change.row.title} failed" if failed else ""

@@ -8,10 +8,13 @@ nobody configures have no place here.
       10   Sysctl             one kernel setting of the node (25 when it belongs to a link of ours)
       20   Link               a device of ours; its name begins with LINK_PREFIX
       30   Address            a VIP on a device of ours
+      35   Rule               a policy rule: which look-ups ask which routing table
       40   File               a generated file
       50   Running            a program that runs with the generated file
       55   ServerState        the state of one server inside HAProxy that lbnode decides
+      58   IpvsTimeouts       IPVS: how long an idle flow keeps its entry
       60   VirtualService     IPVS: VIP, protocol, port
+      65   LocalRoute         a failed real server's address: packets for it end on this node
       70   Destination        IPVS: one real server's row under one virtual service
       75   DestinationOrder   IPVS: the order of those rows, which decides the Maglev table
       90   Announcement       one prefix told to one BGP peer
@@ -22,6 +25,9 @@ from typing import ClassVar, Literal, NamedTuple
 
 LINK_PREFIX = "lb-"
 """Devices whose name begins so are ours: made, repaired and removed by lbnode."""
+
+LOCAL_TABLE = 77
+"""The routing table of our local routes: a number of our own beside the kernel's main (254) and local (255)."""
 
 Key = tuple[str | int, ...]
 Protocol = Literal["tcp", "udp", "sctp"]
@@ -45,6 +51,8 @@ class Row:
 
     KIND: ClassVar[str] = ""
     RANK: ClassVar[int] = 0
+    LEAVES_FIRST: ClassVar[bool] = False
+    """Whether it goes before anything else is made or changed, and not after all of it."""
 
     @property
     def key(self) -> Key:
@@ -138,6 +146,37 @@ class Address(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class Rule(Row):
+    """Look-ups of one family that match ask `table`, in ascending order of `priority`; without an answer the next rule
+    is asked. `incoming` is a device, and `lo` means what this node itself sends; `mark` and `mask` as in
+    `fwmark MARK/MASK`, both 0 for any."""
+
+    KIND: ClassVar[str] = "rule"
+    RANK: ClassVar[int] = 35
+
+    version: Literal[4, 6]
+    priority: int
+    table: int
+    incoming: str = ""
+    mark: int = 0
+    mask: int = 0
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, self.version, self.priority, self.table, self.incoming, self.mark, self.mask)
+
+    @property
+    def title(self) -> str:
+        """As `ip rule add` takes it, after the family."""
+        device = f" iif {self.incoming}" if self.incoming else ""
+        mark = f" fwmark {self.mark:#x}/{self.mask:#x}" if self.mask else ""
+        return f"ipv{self.version} pref {self.priority}{device}{mark} lookup {self.table}"
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
 class File(Row):
     """A generated file. `checker` names the program that must accept the content before it replaces the old."""
 
@@ -196,6 +235,30 @@ class ServerState(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class IpvsTimeouts(Row):
+    """After how many seconds without a packet IPVS forgets a flow: an open one, one that a side has ended, UDP. One
+    setting for the network namespace, shared with everybody's services."""
+
+    KIND: ClassVar[str] = "ipvs-timeouts"
+    RANK: ClassVar[int] = 58
+
+    tcp_s: int
+    tcp_fin_s: int
+    udp_s: int
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND,)
+
+    @property
+    def title(self) -> str:
+        return "of this node"
+
+    def settings(self) -> dict[str, object]:
+        return {"tcp": self.tcp_s, "tcp_fin": self.tcp_fin_s, "udp": self.udp_s}
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualService(Row):
     """`flags` are scheduler flags by name, sorted: mh-fallback (SCHED1) and mh-port (SCHED2)."""
 
@@ -216,6 +279,31 @@ class VirtualService(Row):
 
     def settings(self) -> dict[str, object]:
         return {"scheduler": self.scheduler, "flags": ",".join(self.flags)}
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRoute(Row):
+    """Makes this node's own kernel take what IPVS sends to a failed real server's address. It knows no such flow, so it
+    answers with a RST from the VIP. `source` is an address of this node: without it IPVS repeats its look-up with
+    the failed address as the source, which is refused (net/netfilter/ipvs/ip_vs_xmit.c).
+
+    It comes before the destination's weight goes to 0, and goes before that rises: with it, new flows are refused.
+    """
+
+    KIND: ClassVar[str] = "local-route"
+    RANK: ClassVar[int] = 65
+    LEAVES_FIRST: ClassVar[bool] = True
+
+    address: str
+    source: str
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, self.address)
+
+    @property
+    def version(self) -> Literal[4, 6]:
+        return 6 if ":" in self.address else 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +373,7 @@ class Announcement(Row):
 
     KIND: ClassVar[str] = "announcement"
     RANK: ClassVar[int] = 90
+    LEAVES_FIRST: ClassVar[bool] = True
 
     prefix: str
     peer: str

@@ -12,6 +12,7 @@ from lbnode.config.values import (
     Asn,
     Between,
     Flag,
+    Idle,
     InOrder,
     IPAddress,
     Ipv4,
@@ -32,6 +33,7 @@ __all__ = [
     "Cluster",
     "HealthUri",
     "IPAddress",
+    "Ipvs",
     "Model",
     "Name",
     "Node",
@@ -88,6 +90,18 @@ class Probe(Model):
     timeout_s: Seconds = Field(1.0, description="Seconds after which a probe has failed; it may exceed the interval.")
     rise: Streak = Field(2, description="Successes in a row until a server is up.")
     fall: Streak = Field(2, description="Failures in a row until a server is down.")
+
+
+class Ipvs(Model):
+    """How long IPVS on the L4 nodes remembers a flow that is idle; it holds for everything that uses IPVS there."""
+
+    tcp_timeout_s: Idle = Field(
+        3900,
+        description="Seconds for an open TCP flow: longer than the longest idle time the real servers allow, or an "
+        "idle flow of a drained server is reset when it speaks again.",
+    )
+    tcp_fin_timeout_s: Idle = Field(120, description="Seconds for a TCP flow that a side has ended.")
+    udp_timeout_s: Idle = Field(300, description="Seconds for a UDP flow.")
 
 
 class HealthUri(Model):
@@ -151,6 +165,7 @@ class Cluster(Model):
     services: Named[Service] = Field(default_factory=InOrder, description="What clients reach, by name.")
     pools: Named[Pool] = Field(default_factory=InOrder, description="Who serves, by name.")
     probe: Probe = Field(Probe(), description="How L4 nodes probe real servers.")
+    ipvs: Ipvs = Field(Ipvs(), description="How long IPVS remembers an idle flow.")
     health: HealthUri = Field(HealthUri(), description="The health URI of L7 nodes.")
     agent_check: AgentCheck = Field(AgentCheck(), description="The agent-check responders.")
 

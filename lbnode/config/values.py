@@ -177,6 +177,7 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 Port = Annotated[int, Between(1, 65535)]
 Seconds = Annotated[float, Between(0.01, 86400)]
 Asn = Annotated[int, Between(1, 4294967295)]
+Idle = Annotated[int, Between(1, 604800)]
 Streak = Annotated[int, Between(1, 100)]
 Named = Annotated[dict[Name, V], AfterValidator(_in_order)]
 

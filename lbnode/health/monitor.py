@@ -100,7 +100,7 @@ class Monitor:
             if after.up is not None:
                 self._first.discard(probe)
                 self._mark_settled()
-            if (after.up, after.admin) != (before.up, before.admin):
+            if (after.up, after.admin, after.silent) != (before.up, before.admin, before.silent):
                 self._changed()
             # A random share of the interval keeps nodes that started together from asking together.
             due = max(due + pace.interval_s, loop.time() + 0.05)

@@ -34,6 +34,8 @@ class Command(IntEnum):
     SET_DEST = 6
     DEL_DEST = 7
     GET_DEST = 8
+    SET_CONFIG = 12
+    GET_CONFIG = 13
 
 
 class Forwarding(IntEnum):

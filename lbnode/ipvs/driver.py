@@ -1,4 +1,4 @@
-"""The IPVS driver: virtual services, their destinations and the order of these, read and written by netlink.
+"""The IPVS driver: time-outs, virtual services, their destinations and the order of these, by netlink.
 
 Ours are the services that are wanted and those that the ledger knows; every other one, services by firewall mark
 included, is reported in one line and left alone. Destinations of our services that a row cannot express (another port
@@ -12,18 +12,18 @@ which new flows are refused: it gains nothing below some 100 rows.
 import errno
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 
 from lbnode.drivers import Observed, Result
 from lbnode.errors import Missing
-from lbnode.ipvs import codec, rows, steps
+from lbnode.ipvs import codec, rows, steps, timeouts
 from lbnode.ipvs.ledger import Ledger
 from lbnode.ipvs.netlink import GenericNetlink, Request
 from lbnode.maglev import SLOTS
 from lbnode.paths import Paths
 from lbnode.plan import Change
-from lbnode.resources import Destination, DestinationOrder, Row, ServiceKey, VirtualService
+from lbnode.resources import Destination, DestinationOrder, IpvsTimeouts, Row, ServiceKey, VirtualService
 
 
 class IpvsDriver:
@@ -32,22 +32,25 @@ class IpvsDriver:
     Raises Missing when the kernel has no IPVS and modprobe cannot give it one, NotPermitted without CAP_NET_ADMIN.
     """
 
-    kinds: tuple[type[Row], ...] = (VirtualService, Destination, DestinationOrder)
+    kinds: tuple[type[Row], ...] = (IpvsTimeouts, VirtualService, Destination, DestinationOrder)
 
     def __init__(self, paths: Paths) -> None:
         self._ledger = Ledger(paths.ledger)
         self._table_weights: dict[ServiceKey, dict[str, int]] = {}
         self._counts: Counter[ServiceKey] = Counter()
+        self._ours: set[ServiceKey] = set()
 
     def observe(self, wanted: Sequence[Row]) -> Observed:
         """Also notes the wanted table weights, which the kernel does not tell, for `apply`."""
         self._table_weights = {}
         self._note_table_weights(wanted)
         self._counts = Counter()
-        ours = _services(wanted) | self._ledger.read()
+        ours = self._ours = _services(wanted) | self._ledger.read()
         found: list[Row] = []
         foreign: list[str] = []
         with _open() as link:
+            if any(isinstance(row, IpvsTimeouts) for row in wanted):
+                found.append(timeouts.decode(link.ask(timeouts.QUERY)))
             for payload in link.dump(Request(codec.Command.GET_SERVICE)):
                 service = codec.decode_service(payload)
                 records = _destinations(link, service)
@@ -73,6 +76,19 @@ class IpvsDriver:
         done = [result.change.row for result in results if result.change.new is None and not result.error]
         self._ledger.remove(row.service for row in done if isinstance(row, VirtualService))
         return results
+
+    def renew(self, addresses: Collection[str]) -> None:
+        """Makes the destinations of ours at these addresses forget the routes they keep, by setting each to what it is
+        (ip_vs_ctl.c, __ip_vs_update_dest). Raises LbnodeError. To be called after `observe`."""
+        with _open() as link:
+            groups = []
+            for payload in link.dump(Request(codec.Command.GET_SERVICE)):
+                service = codec.decode_service(payload)
+                if rows.key_of(service) in self._ours:
+                    records = [item for item in _destinations(link, service) if item.address in addresses]
+                    command = codec.Command.SET_DEST
+                    groups.append([codec.destination_request(command, service, item) for item in records])
+            link.exchange(groups)
 
     def _write(self, link: GenericNetlink, changes: list[Change]) -> list[Result]:
         """Services and destinations. What exists already when it should be made is set instead."""

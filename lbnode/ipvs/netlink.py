@@ -115,6 +115,15 @@ class GenericNetlink:
             outcomes += [[next(codes) for _ in group] for group in batch]
         return outcomes
 
+    def ask(self, request: Request) -> bytes:
+        """The attributes of the one object that answers."""
+        sequence = self._next()
+        self._write(_pack(self._family, _REQUEST, sequence, request))
+        message = next(self._answers(sequence, sequence))
+        if message.type == _ERROR:
+            self._raise_if(-_CODE.unpack_from(message.body)[0])
+        return message.body[_GENERIC.size :]
+
     def dump(self, request: Request) -> list[bytes]:
         """All objects that match, each as its attributes. Starts over when they changed meanwhile (DUMP_INTR)."""
         for _ in range(_DUMP_ATTEMPTS):

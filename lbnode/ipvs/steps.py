@@ -14,11 +14,11 @@ import os
 from collections.abc import Mapping, Sequence
 
 from lbnode.errors import LbnodeError
-from lbnode.ipvs import codec, rows
+from lbnode.ipvs import codec, rows, timeouts
 from lbnode.ipvs.codec import Command
 from lbnode.ipvs.netlink import Request
 from lbnode.plan import Change
-from lbnode.resources import Destination, ServiceKey, VirtualService
+from lbnode.resources import Destination, IpvsTimeouts, ServiceKey, VirtualService
 
 _VERBS = {"create": "add", "update": "change", "delete": "delete"}
 _REASONS = {
@@ -29,8 +29,11 @@ _REASONS = {
 
 
 def requests(change: Change) -> list[Request]:
-    """What carries out a change of a service or a destination."""
+    """What carries out a change of the time-outs, a service or a destination."""
     row = change.row
+    if isinstance(row, IpvsTimeouts):
+        # A setting of the kernel has no end: what nobody wants any more stays as it is.
+        return [timeouts.request(row)] if change.new else []
     if isinstance(row, VirtualService):
         return [_service(change, row)]
     if not isinstance(row, Destination):

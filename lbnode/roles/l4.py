@@ -1,22 +1,29 @@
 """The L4 node: IPVS virtual services and destinations, VIPs local to the node, kernel settings, announcements. PURE.
 
 A real server that fails, drains or is in maintenance keeps its row, at weight 0: with mh-fallback no other server's
-flows move, and none move when it comes back. A VIP is announced while people want the node in service and enough of
-its real servers are up.
+flows move, and none move when it comes back. One that has failed also gets a local route, which ends the flows it has;
+docs/adr/0004-two-ways-to-leave.md says why so. A VIP is announced while people want the node in service and enough
+of its real servers are up.
 """
+
+from typing import Literal
 
 from lbnode.bgp import exabgp
 from lbnode.config.model import IPAddress, Node, Service
 from lbnode.maintenance.state import Mode
 from lbnode.resources import (
+    LOCAL_TABLE,
     Address,
     Announcement,
     Destination,
     DestinationOrder,
     File,
+    IpvsTimeouts,
     Key,
     Link,
+    LocalRoute,
     Row,
+    Rule,
     Running,
     ServiceKey,
     Sysctl,
@@ -26,6 +33,7 @@ from lbnode.roles.direct_return import VIP_LINK
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.targets import Standing, agent_probe, health_probe, standing
 
+FAMILIES: tuple[Literal[4, 6], ...] = (4, 6)
 SYSCTLS = {
     # A flow that another L4 node has scheduled arrives here in the middle: take its ACK as the start of an entry.
     "net.ipv4.vs.sloppy_tcp": "1",
@@ -43,19 +51,28 @@ SYSCTLS = {
     "net.ipv6.conf.all.forwarding": "1",
     # Packets of clients may come in by another router than the one the way back would take.
     "net.ipv4.conf.all.rp_filter": "0",
+    # While a real server's address is local here, its answers to probes come from an address of this node: martians
+    # otherwise (net/ipv4/fib_frontend.c, __fib_validate_source). IPv6 has no such check.
+    "net.ipv4.conf.all.accept_local": "1",
 }
+# What this node itself sends, without a mark, asks the table of local routes first. IPVS's look-ups are of that kind,
+# probes are marked. Without `iif lo` the node would answer ARP for the failed servers.
+FAIL_RULES = tuple(Rule(version, 200, LOCAL_TABLE, "lo", 0, 0xFFFFFFFF) for version in FAMILIES)
 
 
 def desired(inputs: Inputs) -> Desired:
     """Everything an L4 node should have."""
     services = inputs.cluster.services.values()
-    return Desired.merge([_host(inputs), *(_service(inputs, service) for service in services), _announcements(inputs)])
+    parts = [_host(inputs), *(_service(inputs, service) for service in services)]
+    return Desired.merge([*parts, _failed(inputs), _announcements(inputs)])
 
 
 def _host(inputs: Inputs) -> Desired:
     vips = {str(vip) for service in inputs.cluster.services.values() for vip in service.vips}
     config = exabgp.config(inputs.templates, inputs.cluster, inputs.name, inputs.paths)
+    limits = inputs.cluster.ipvs
     rows: list[Row] = [Sysctl(name, value) for name, value in SYSCTLS.items()]
+    rows += [*FAIL_RULES, IpvsTimeouts(limits.tcp_timeout_s, limits.tcp_fin_timeout_s, limits.udp_timeout_s)]
     rows += [Link(VIP_LINK, "dummy"), *(Address(vip, VIP_LINK) for vip in sorted(vips))]
     rows += [
         File(str(inputs.paths.exabgp_config), config, checker="exabgp"),
@@ -96,6 +113,29 @@ def _standings(inputs: Inputs, service: Service, vip: IPAddress) -> dict[str, tu
     return {name: (node, found(node)) for name, node in cluster.real_servers(service).items()}
 
 
+def _failed(inputs: Inputs) -> Desired:
+    """A local route for each address of a failed real server that every service it stands in can do without.
+
+    A route ends the flows of all services that go to the address, so one that still uses it prevents it. And when all
+    real servers of a service have failed at once, this node may be what is wrong: their flows are left alone.
+    """
+    lost: dict[str, str] = {}
+    kept: set[str] = set()
+    for service in inputs.cluster.services.values():
+        for vip in service.vips:
+            standings = _standings(inputs, service, vip).values()
+            alone = all(found.failed for _, found in standings)
+            for node, found in standings:
+                address = str(node.address(vip.version))
+                if found.failed and not alone:
+                    lost[address] = found.reason
+                else:
+                    kept.add(address)
+    own = {version: inputs.node.address(version) for version in FAMILIES}
+    rows = [LocalRoute(address, str(own[6 if ":" in address else 4])) for address in lost if address not in kept]
+    return Desired(tuple(rows), {row.key: lost[row.address] for row in rows})
+
+
 def _announcements(inputs: Inputs) -> Desired:
     rows: list[Row] = []
     reasons: dict[Key, str] = {}
@@ -132,10 +172,12 @@ def _should_announce(inputs: Inputs, vip: IPAddress) -> Verdict:
 def _server_verdicts(inputs: Inputs) -> list[Verdict]:
     """One verdict per real server and family, in the order of the file."""
     verdicts: dict[Verdict, None] = {}
+    ended = {row.address for row in _failed(inputs).rows if isinstance(row, LocalRoute)}
     for service in inputs.cluster.services.values():
         for vip in service.vips:
             for name, (node, found) in _standings(inputs, service, vip).items():
                 weight = found.weight(node.weight)
-                label = f"{name} ({node.address(vip.version)})"
-                verdicts[Verdict("server", label, weight > 0, f"weight {weight}", found.reason)] = None
+                address = str(node.address(vip.version))
+                state = f"weight {weight}" + (", failed: its flows are ended" if address in ended else "")
+                verdicts[Verdict("server", f"{name} ({address})", weight > 0, state, found.reason)] = None
     return list(verdicts)

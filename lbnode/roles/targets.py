@@ -14,11 +14,23 @@ from lbnode.maintenance.state import READY, AdminState, Mode
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known of one real server in one family: what people want, what probes found, what follows."""
+    """What is known of one real server in one family: what people want, what probes found, what follows.
+
+    There are two ways to leave. Who drains, and who says that it cannot serve, takes no new flows and keeps the old
+    ones. Who is *failed*, because people say so or because nothing comes back from it, has them ended.
+    """
 
     admin: AdminState
     up: bool
     reason: str
+    silent: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the flows it has are to end at their next packet. A server that answers, be it with 503 or with a
+        refused connection, ends its flows itself or still serves them: a drained L7 node's health URI is 503, and stays
+        so for a moment after it is ready again."""
+        return self.admin.mode is Mode.MAINT or self.silent
 
     def share(self, full: int) -> int:
         """The weight it holds its place in the Maglev table with, out of `full`, its weight in the cluster file."""
@@ -64,7 +76,9 @@ def standing(health: Mapping[Probe, Health], health_of: Probe, agent_of: Probe) 
     found = health.get(health_of, Health())
     admin = health.get(agent_of, Health()).admin or READY
     up = found.up is not False
+    silent = found.silent and not up
     if admin.mode is not Mode.READY:
-        return Standing(admin, up, f"{admin} on the node itself")
+        gone = f", and then {found.reason}" if silent else ""
+        return Standing(admin, up, f"{admin} on the node itself{gone}", silent)
     share = f", {admin.percent}% asked for" if admin.percent != 100 else ""
-    return Standing(admin, up, f"{'up' if up else 'down'}: {found.reason}{share}")
+    return Standing(admin, up, f"{'up' if up else 'down'}: {found.reason}{share}", silent)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbnode.net import addresses
-from lbnode.net.addresses import Assigned
+from lbnode.net import rtnetlink
+from lbnode.net.addresses import RTM_NEWADDR, Assigned, assigned
 
-NEW, DONE, ERROR = addresses.RTM_NEWADDR, addresses.NLMSG_DONE, addresses.NLMSG_ERROR
+NEW, DONE, ERROR = RTM_NEWADDR, rtnetlink.NLMSG_DONE, rtnetlink.NLMSG_ERROR
 # As `ip address add 10.0.0.1 peer 10.0.0.2/32 dev lb-vip` is reported (interface 7): IFA_ADDRESS is the peer.
 PEER = bytes.fromhex("02200000 07000000 0800 0100 0a000002 0800 0200 0a000001 0b00 0300 6c622d76697000 00")
 SITE = bytes.fromhex("0a800000 07000000 1400 0100 20010db8000000000000000000000001 0800 0800 80000000")
@@ -25,7 +25,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def message(kind: int, payload: bytes, flags: int = 2, number: int = 1) -> bytes:
-    return addresses.HEADER.pack(addresses.HEADER.size + len(payload), kind, flags, number, 0) + payload
+    return rtnetlink.HEADER.pack(rtnetlink.HEADER.size + len(payload), kind, flags, number, 0) + payload
 
 
 def test_addresses_are_read_over_several_datagrams(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -33,27 +33,27 @@ def test_addresses_are_read_over_several_datagrams(ends: tuple[socket.socket, so
     kernel.send(message(NEW, PEER) + message(NEW, SITE))
     kernel.send(message(NEW, PEER, number=99))  # the rest of an older answer
     kernel.send(message(NEW, LINK_LOCAL) + message(DONE, bytes(4)))
-    found, whole = addresses._collect(ours, 1)
+    found, whole = rtnetlink.collect(ours, 1, NEW)
     assert whole
-    assert found == [
+    assert [assigned(payload) for payload in found] == [
         Assigned(7, "10.0.0.1", 32, 0),
         Assigned(7, "2001:db8::1", 128, 0),
         Assigned(7, "fe80::1", 64, 253),
     ]
-    assert [one.is_host for one in found] == [True, True, False]
+    assert [assigned(payload).is_host for payload in found] == [True, True, False]
 
 
 def test_a_list_that_changed_while_it_was_read_is_not_whole(ends: tuple[socket.socket, socket.socket]) -> None:
     kernel, ours = ends
-    kernel.send(message(NEW, PEER) + message(NEW, SITE, flags=2 | addresses.NLM_F_DUMP_INTR) + message(DONE, bytes(4)))
-    assert addresses._collect(ours, 1)[1] is False
+    kernel.send(message(NEW, PEER) + message(NEW, SITE, flags=2 | rtnetlink.NLM_F_DUMP_INTR) + message(DONE, bytes(4)))
+    assert rtnetlink.collect(ours, 1, NEW)[1] is False
 
 
 def test_a_refused_request_is_an_error(ends: tuple[socket.socket, socket.socket]) -> None:
     kernel, ours = ends
     kernel.send(message(ERROR, (-errno.EPERM).to_bytes(4, "little", signed=True) + bytes(16)))
     with pytest.raises(PermissionError):
-        addresses._collect(ours, 1)
+        rtnetlink.collect(ours, 1, NEW)
 
 
 @pytest.mark.parametrize(

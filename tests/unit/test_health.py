@@ -1,8 +1,9 @@
 """Rise and fall, and real probes against real sockets."""
 
 import asyncio
+import socket
 import time
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from hypothesis import given
@@ -56,9 +57,37 @@ def test_a_silent_agent_check_keeps_the_last_word():
     assert step(said, Outcome(False, "refused"), 1, 1).admin.mode is Mode.DRAIN
 
 
-def test_health_travels_as_json():
-    health = Health(True, "HTTP 200", parse("75% # disks"))
+@pytest.mark.parametrize(
+    "health",
+    [Health(True, "HTTP 200", parse("75% # disks")), Health(False, "no answer within 1 s", None, silent=True)],
+)
+def test_health_travels_as_json(health):
     assert Health.from_json(health.as_json()) == health
+
+
+def silence(text, health=None):
+    """`+` a success, `-` a failure that answered, `.` silence; returns whether it is held to be silent, after each."""
+    health, seen = health or Health(), ""
+    for sign in text:
+        health = step(health, Outcome(sign == "+", sign, silent=sign == "."), 2, 3)
+        seen += "s" if health.silent else "-"
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "silent"),
+    [
+        ("...", "--s"),
+        ("+....", "---ss"),
+        ("+---...", "------s"),
+        ("+---..-..", "---------"),
+        ("+...-", "---s-"),
+        ("+...++", "---s--"),
+        ("+..-...", "------s"),
+    ],
+)
+def test_one_lost_probe_does_not_make_a_server_silent(outcomes, silent):
+    assert silence(outcomes) == silent
 
 
 @asynccontextmanager
@@ -138,8 +167,23 @@ def test_a_refused_and_a_silent_target_are_down_but_a_missing_route_is_unknown()
         return found[quiet], found[refused]
 
     quiet, refused = asyncio.run(scenario())
-    assert (quiet.up, quiet.reason) == (False, "no answer within 0.2 s")
-    assert (refused.up, refused.reason) == (False, "ECONNREFUSED")
+    assert (quiet.up, quiet.reason, quiet.silent) == (False, "no answer within 0.2 s", False), "it took the connection"
+    assert (refused.up, refused.reason, refused.silent) == (False, "ECONNREFUSED", False)
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp", "agent"])
+def test_who_does_not_even_take_the_connection_is_silent(kind):
+    async def scenario():
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as queue:
+            for _ in range(3):  # nobody accepts: the kernel drops the SYNs that come after
+                waiting = queue.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(full.getsockname())
+            probe = Probe(kind, "127.0.0.1", full.getsockname()[1], "/" if kind == "http" else "")
+            return (await probe_once([probe], 0.2, fall=2))[probe]
+
+    health = asyncio.run(scenario())
+    assert (health.up, health.reason, health.silent) == (False, "no answer within 0.2 s", True)
 
 
 def test_the_monitor_says_when_something_turns():

@@ -13,6 +13,8 @@ from lbnode.resources import (
     DestinationOrder,
     File,
     Link,
+    LocalRoute,
+    Rule,
     Running,
     ServiceKey,
     Sysctl,
@@ -32,6 +34,8 @@ rows = st.one_of(
     st.builds(Running, st.just("haproxy"), st.sampled_from(["one", "two"])),
     st.builds(VirtualService, st.sampled_from([ServiceKey(vip, "tcp", 80) for vip in VIPS])),
     st.builds(Destination, st.just(WEB), st.sampled_from(["192.0.2.1", "192.0.2.2"]), st.integers(0, 2)),
+    st.builds(LocalRoute, st.sampled_from(["192.0.2.1", "192.0.2.2"]), st.sampled_from(["192.0.2.8", "192.0.2.9"])),
+    st.builds(Rule, st.sampled_from([4, 6]), st.just(200), st.sampled_from([77, 78]), st.sampled_from(["", "lo"])),
     st.builds(
         Announcement, st.sampled_from([f"{vip}/32" for vip in VIPS]), st.just("192.0.2.129"), st.just("192.0.2.3")
     ),
@@ -66,15 +70,9 @@ def test_the_plan_does_not_depend_on_the_order_of_its_inputs(actual, desired, ra
 @given(states, states)
 def test_withdrawals_come_first_creates_go_up_and_deletes_go_down(actual, desired):
     changes = diff(actual, desired).changes
-    kinds = [
-        "withdraw"
-        if c.action == "delete" and isinstance(c.row, Announcement)
-        else "delete"
-        if c.action == "delete"
-        else "make"
-        for c in changes
-    ]
-    assert kinds == sorted(kinds, key=["withdraw", "make", "delete"].index)
+    first = {Announcement: "withdraw", LocalRoute: "take up again"}
+    kinds = [first.get(type(c.row), "delete") if c.action == "delete" else "make" for c in changes]
+    assert kinds == sorted(kinds, key=["withdraw", "take up again", "make", "delete"].index)
     made = [c.row.rank for c in changes if c.action != "delete"]
     gone = [c.row.rank for c, kind in zip(changes, kinds, strict=True) if kind == "delete"]
     assert made == sorted(made)
@@ -89,6 +87,16 @@ def test_the_text_says_what_where_and_why():
         "~ destination 198.51.100.1:80/tcp -> 192.0.2.193 weight 100 -> 0  # down: HTTP 503",
         "  left alone: 198.51.100.9:53/udp (rr, 1 destinations)",
     ]
+
+
+def test_a_failed_server_ends_here_before_it_loses_new_flows_and_no_longer_before_it_gets_them():
+    """IPVS keeps a route with each destination, and SET_DEST drops it; new flows to a local address are refused."""
+    up, down = Destination(WEB, "192.0.2.193", 100), Destination(WEB, "192.0.2.193", 0)
+    route = LocalRoute("192.0.2.193", "192.0.2.137")
+    failing = ["+ local-route 192.0.2.193 source 192.0.2.137", f"~ destination {up.title} weight 100 -> 0"]
+    assert str(diff([up], [down, route])).splitlines() == failing
+    back = ["- local-route 192.0.2.193", f"~ destination {up.title} weight 0 -> 100"]
+    assert str(diff([down, route], [up])).splitlines() == back
 
 
 def test_two_different_rows_for_one_thing_are_a_bug():

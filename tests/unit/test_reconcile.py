@@ -11,6 +11,7 @@ from lbnode.resources import (
     DestinationOrder,
     File,
     Link,
+    LocalRoute,
     Row,
     Running,
     ServiceKey,
@@ -103,6 +104,16 @@ def test_a_program_that_does_not_run_holds_nothing_back():
     drivers = l4_drivers(bgp={"broken": [("running", "exabgp")]})
     run(DESIRED, drivers)
     assert [row for row in drivers[2].rows.values() if isinstance(row, Announcement)]
+
+
+def test_a_server_gets_no_new_flows_while_a_route_would_refuse_them():
+    down, up = Destination(WEB, "192.0.2.193", 0), Destination(WEB, "192.0.2.193", 100)
+    other = Destination(WEB, "192.0.2.194", 0), Destination(WEB, "192.0.2.194", 100)
+    route = LocalRoute("192.0.2.193", "192.0.2.137")
+    ipvs = FakeDriver(Destination, rows=[down, other[0]])
+    done = run(Desired((up, other[1])), [FakeDriver(LocalRoute, rows=[route], broken=[route.key]), ipvs])
+    assert set(ipvs.rows.values()) == {down, other[1]}
+    assert any("held back: local-route 192.0.2.193 failed" in error for error in done.errors)
 
 
 def test_a_withdrawal_is_carried_out_whatever_else_fails():

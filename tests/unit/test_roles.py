@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from cluster import small
+from cluster import TEXT, small
 
+from lbnode.config.load import parse as parse_cluster
 from lbnode.health.state import Health, Probe
 from lbnode.maintenance.state import parse
 from lbnode.resources import (
@@ -13,7 +14,10 @@ from lbnode.resources import (
     Destination,
     DestinationOrder,
     File,
+    IpvsTimeouts,
     Link,
+    LocalRoute,
+    Rule,
     Running,
     ServerState,
     ServiceKey,
@@ -100,6 +104,86 @@ def test_what_an_l7_says_of_itself_decides_its_weight(line, weight):
 
 def test_what_is_not_known_yet_empties_no_table():
     assert weights(health={URI4: Health()}) == [100, 100]
+
+
+SILENT = Health(False, "no answer within 1 s", silent=True)
+OWN4, OWN6 = "192.0.2.137", "2001:db8:c000:280::137"
+FAILED4, FAILED6 = LocalRoute("192.0.2.193", OWN4), LocalRoute("2001:db8:c000:280::193", OWN6)
+
+
+@pytest.mark.parametrize("line", ["down", "maint", "stopped", "fail # disks"])
+def test_a_server_that_says_it_is_out_has_its_flows_ended_in_both_families(line):
+    health = {URI4: Health(True, "HTTP 200"), AGENT: Health(True, "", parse(line))}
+    assert set(rows(LocalRoute, health=health)) == {FAILED4, FAILED6}
+    assert weights(health=health) == weights(WWW6, health=health) == [0, 100]
+
+
+def test_a_server_that_is_silent_has_its_flows_ended_in_that_family_alone():
+    found = desired("l4", inputs(health={URI4: SILENT}))
+    assert [row for row in found.rows if isinstance(row, LocalRoute)] == [FAILED4]
+    assert found.reasons[FAILED4.key] == "down: no answer within 1 s"
+    verdict = next(verdict for verdict in found.verdicts if verdict.name == "l7-1 (192.0.2.193)")
+    assert verdict.state == "weight 0, failed: its flows are ended"
+
+
+@pytest.mark.parametrize(
+    ("line", "health"),
+    [
+        ("drain", Health(True, "HTTP 200")),
+        ("drain", Health(False, "HTTP 503")),
+        ("ready", Health(False, "HTTP 503")),
+        ("ready", Health(False, "ECONNREFUSED")),
+        ("0%", Health(False, "HTTP 503")),
+        ("ready", Health(None, "cannot probe: EMFILE")),
+    ],
+)
+def test_the_flows_of_a_server_that_answers_are_its_own_business(line, health):
+    """A drained L7 node's health URI is 503, and stays so for a moment after it is ready again."""
+    found = {URI4: health, AGENT: Health(True, "", parse(line))}
+    assert rows(LocalRoute, health=found) == []
+
+
+def test_a_draining_server_that_is_gone_has_failed():
+    found = desired("l4", inputs(health={URI4: SILENT, AGENT: Health(True, "", parse("drain"))}))
+    assert FAILED4 in found.rows
+    assert found.reasons[FAILED4.key] == "drain on the node itself, and then no answer within 1 s"
+
+
+def test_nobody_is_failed_when_all_are():
+    both = {probe: SILENT for probe in probes(small()) if probe.kind != "agent"}
+    assert rows(LocalRoute, health=both) == []
+    assert weights(health=both) == [0, 0]
+    del both[Probe("http", "192.0.2.194", 5580, "/healthcheck")]
+    assert rows(LocalRoute, health=both) == [FAILED4]
+
+
+def test_an_address_that_another_service_still_uses_is_left_alone():
+    extra = """
+  other: {vips: ["2001:db8:c633:6401::5"], pool: two, through: backend}
+"""
+    pool = "\n  two: {port: 81, check: {type: tcp}}\nservices:"
+    cluster = parse_cluster(TEXT.replace("\nservices:", pool) + extra)
+    gone = {Probe("http", "2001:db8:c000:280::e1", 80, "/health"): SILENT}
+
+    def ended(health):
+        found = desired("l4", replace(inputs(health=health), cluster=cluster))
+        return [row.address for row in found.rows if isinstance(row, LocalRoute)]
+
+    assert ended(gone) == []
+    assert ended({**gone, Probe("tcp", "2001:db8:c000:280::e1", 81): SILENT}) == ["2001:db8:c000:280::e1"]
+
+
+def test_what_ends_flows_is_prepared_while_nobody_has_failed():
+    assert rows(Rule) == [Rule(version, 200, 77, "lo", 0, 0xFFFFFFFF) for version in (4, 6)]
+    assert Sysctl("net.ipv4.conf.all.accept_local", "1") in rows(Sysctl)
+    assert rows(Rule, "l7") == rows(Rule, "backend") == []
+
+
+def test_the_time_outs_are_the_files():
+    assert rows(IpvsTimeouts) == [IpvsTimeouts(3900, 120, 300)]
+    cluster = small("pools:", "ipvs: {tcp_timeout_s: 900}\npools:")
+    found = desired("l4", replace(inputs(), cluster=cluster)).rows
+    assert IpvsTimeouts(900, 120, 300) in found
 
 
 @pytest.mark.parametrize("line", ["drain", "maint", "down"])
