@@ -14,6 +14,7 @@ from lbnode.errors import LbnodeError
 from lbnode.lab import bird, ecmp, links, topology, web
 from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
+from lbnode.lab.starting import StartingNode
 from lbnode.lab.topology import Machine, Topology
 from lbnode.templates import Templates
 
@@ -65,7 +66,7 @@ def build(plan: Topology, folder: Path) -> Iterator[Lab]:
     _room_for_neighbours()
     with ExitStack() as stack:
         names = (*plan.machines, FABRIC)
-        nodes = {name: stack.enter_context(Node(name)) for name in names}
+        nodes = {name: stack.enter_context(StartingNode(name)) for name in names}
         lab = Lab(plan, MappingProxyType(nodes), folder)
         _join(lab)
         for machine in plan.machines.values():

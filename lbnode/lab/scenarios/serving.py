@@ -11,7 +11,7 @@ from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.sight import Flow
 from lbnode.lab.scenarios.stage import Stage
 
-CONVERGED_S = 240.0
+CONVERGED_S = 60.0
 LARGE = web.SIZES[-1]
 
 
