@@ -35,7 +35,9 @@ def helps(parent: click.Context) -> list[tuple[str, str]]:
     """Full name and help text of every command under a group's context, in the group's order."""
     found: list[tuple[str, str]] = []
     group = parent.command
-    for name in group.list_commands(parent) if isinstance(group, click.Group) else []:
+    if not isinstance(group, click.Group):
+        return found
+    for name in group.list_commands(parent):
         command = group.get_command(parent, name)
         if command is not None and not command.hidden:
             context = click.Context(command, parent, name, max_content_width=100, terminal_width=100)

@@ -14,7 +14,6 @@ from lbnode.errors import LbnodeError
 from lbnode.lab import bird, ecmp, links, topology, web
 from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
-from lbnode.lab.starting import StartingNode
 from lbnode.lab.topology import Machine, Topology
 from lbnode.templates import Templates
 
@@ -49,7 +48,7 @@ class Lab:
 
 def load(folder: Path, scale: str) -> Topology:
     """The topology in a folder, with its cluster file. Raises LabError, and ConfigError for the cluster file."""
-    from lbnode.config.load import load as load_cluster  # noqa: PLC0415 - the drivers' tests need only the network
+    from lbnode.config.load import load as load_cluster
 
     source = topology.read(folder)
     entry = source.scales.get(scale)
@@ -66,7 +65,7 @@ def build(plan: Topology, folder: Path) -> Iterator[Lab]:
     _room_for_neighbours()
     with ExitStack() as stack:
         names = (*plan.machines, FABRIC)
-        nodes = {name: stack.enter_context(StartingNode(name)) for name in names}
+        nodes = {name: stack.enter_context(Node(name)) for name in names}
         lab = Lab(plan, MappingProxyType(nodes), folder)
         _join(lab)
         for machine in plan.machines.values():

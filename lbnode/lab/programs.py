@@ -58,23 +58,23 @@ def _agent(node: Node, role: str) -> Program:
 
 def lbnode(arguments: Sequence[str]) -> int:
     """One lbnode command in this process; returns its exit status."""
-    from lbnode.cli import run  # noqa: PLC0415 - the network of a lab needs nothing of lbnode's own
+    from lbnode.cli import run
 
     return run(list(arguments))
 
 
 def haproxy() -> int:
     """Becomes HAProxy, as its systemd unit starts it. Runs in a forked child."""
-    from lbnode.haproxy import program as proxy  # noqa: PLC0415
+    from lbnode.haproxy import program as proxy
 
     proxy.prepare(PATHS)
     argv = proxy.command(PATHS)
-    os.execvp(argv[0], argv)
+    os.execvp(argv[0], argv)  # noqa: S606 - there is no shell, which is as it should be
 
 
 def exabgp() -> int:
     """Runs ExaBGP in this forked child."""
-    from lbnode.bgp import exabgp as speaker  # noqa: PLC0415
+    from lbnode.bgp import exabgp as speaker
 
     argv, environment = speaker.command(PATHS)
     return in_python(_exabgp_main, argv, environment)
@@ -88,7 +88,7 @@ def in_python(main: Callable[[], int | None], argv: Sequence[str], environment: 
 
 
 def _exabgp_main() -> int | None:
-    from exabgp.application.main import main  # noqa: PLC0415
+    from exabgp.application.main import main
 
     status: int | None = main()
     return status
@@ -96,7 +96,7 @@ def _exabgp_main() -> int | None:
 
 def _validate(*arguments: str) -> tuple[int, str]:
     """What ExaBGP's own command line says, run in a fork: its exit status and output."""
-    from lbnode.bgp import exabgp as speaker  # noqa: PLC0415
+    from lbnode.bgp import exabgp as speaker
 
     environment = {"exabgp_api_cli": "false", "exabgp_log_level": "WARNING", "exabgp_log_destination": "stdout"}
     argv = [speaker.program(), *arguments]
@@ -109,18 +109,18 @@ def _validate(*arguments: str) -> tuple[int, str]:
 
 def preload() -> None:
     """Imports what the forks will need, and keeps the garbage collector from touching it in every one of them."""
-    import exabgp.application.main  # noqa: PLC0415
-    import exabgp.application.server  # noqa: PLC0415, F401
+    import exabgp.application.main
+    import exabgp.application.server  # noqa: F401
 
-    import lbnode.agent.loop  # noqa: PLC0415
-    import lbnode.bgp.driver  # noqa: PLC0415
-    import lbnode.bgp.exabgp  # noqa: PLC0415
-    import lbnode.cli.agent  # noqa: PLC0415
-    import lbnode.cli.apply  # noqa: PLC0415
-    import lbnode.cli.plan  # noqa: PLC0415
-    import lbnode.config.load  # noqa: PLC0415
-    import lbnode.haproxy.driver  # noqa: PLC0415
-    import lbnode.ipvs.driver  # noqa: PLC0415, F401
+    import lbnode.agent.loop
+    import lbnode.bgp.driver
+    import lbnode.bgp.exabgp
+    import lbnode.cli.agent
+    import lbnode.cli.apply
+    import lbnode.cli.plan
+    import lbnode.config.load
+    import lbnode.haproxy.driver
+    import lbnode.ipvs.driver
 
     # Checking a configuration starts ExaBGP as well, on every L4 node at the same time.
     lbnode.bgp.exabgp._validate = _validate  # noqa: SLF001

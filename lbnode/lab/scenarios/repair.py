@@ -35,7 +35,7 @@ MISTAKES = (
 
 
 def apply_alone(stage: Stage) -> None:
-    """`lbnode apply` on every node, with no agent anywhere: they serve and are announced. A second one plans nothing."""
+    """`lbnode apply` on every node, no agent anywhere: they serve and are announced; a second one plans nothing."""
     every = (*stage.backends, *stage.l7, *stage.l4)
     for names in (stage.backends, stage.l7, stage.l4):
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -171,7 +171,7 @@ def bad_file(stage: Stage) -> None:
         expect(done.status == 78 and len(places) == len(MISTAKES), f"exit 78 and {len(MISTAKES)} places", done)
         for line in places:
             stage.report.found(line)
-        wait_until(lambda: "cluster file" in stage.lbnode(name, "status").out, DEADLINE_S, "words about it in the status", 0.5)
+        wait_until(lambda: "cluster file" in stage.lbnode(name, "status").out, DEADLINE_S, "words in the status", 0.5)
         refused = stage.lbnode(name, "apply", "--role", "l4")
         expect(refused.status == 78, "apply refuses it with 78", refused)
         expect(stage.all_weights() == before and stage.all_routes() == routes, "nothing changed", stage.all_weights())
