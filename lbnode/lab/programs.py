@@ -7,11 +7,9 @@ They get the command line and environment that a fresh process would get.
 import gc
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from lbnode.lab import program, web
+from lbnode.lab import web
 from lbnode.lab.build import RUN, Lab
 from lbnode.lab.namespaces import Node
 from lbnode.lab.supervisor import Program, Supervisor
@@ -94,19 +92,6 @@ def _exabgp_main() -> int | None:
     return status
 
 
-def _validate(*arguments: str) -> tuple[int, str]:
-    """What ExaBGP's own command line says, run in a fork: its exit status and output."""
-    from lbnode.bgp import exabgp as speaker
-
-    environment = {"exabgp_api_cli": "false", "exabgp_log_level": "WARNING", "exabgp_log_destination": "stdout"}
-    argv = [speaker.program(), *arguments]
-    with tempfile.TemporaryFile() as output:
-        pid = program.fork(lambda: in_python(_exabgp_main, argv, environment), output.fileno(), Path("/"))
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        output.seek(0)
-        return status, output.read().decode()
-
-
 def preload() -> None:
     """Imports what the forks will need, and keeps the garbage collector from touching it in every one of them."""
     import exabgp.application.main
@@ -122,7 +107,5 @@ def preload() -> None:
     import lbnode.haproxy.driver
     import lbnode.ipvs.driver
 
-    # Checking a configuration starts ExaBGP as well, on every L4 node at the same time.
-    lbnode.bgp.exabgp._validate = _validate  # noqa: SLF001
     gc.collect()
     gc.freeze()

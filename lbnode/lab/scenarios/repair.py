@@ -30,7 +30,7 @@ MISTAKES = (
     ("ipv4: 192.0.2.152", "ipv4: 192.0.2.999"),
     ("mode: tcp", "mode: tpc"),
     ("through: backend", "through: backends"),
-    ("{check: {path: /health}}", "{check: {path: health}}"),
+    ("path: /health", "path: health"),
 )
 
 

@@ -14,32 +14,25 @@ from lbnode.lab.scenarios.stage import Stage
 from lbnode.lab.supervisor import Supervisor
 
 ROUNDS = 10
-LARGE_NODES = 20
-"""With more machines than this, only the steps in which their number matters are shown."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to show. `agents`: it wants them running; `large`: it shows something at a larger scale, too."""
+    """One thing to show. `agents`: it wants them running."""
 
     name: str
     title: str
     show: Callable[[Stage, int], None]
     agents: bool = True
-    large: bool = True
 
 
 def _once(show: Callable[[Stage], None]) -> Callable[[Stage, int], None]:
     return lambda stage, _: show(stage)
 
 
-def _adopt(stage: Stage, _: int) -> None:
-    repair.start_agents(stage)
-
-
 STEPS: tuple[Step, ...] = (
-    Step("apply", "`lbnode apply` alone, no agent anywhere", _once(repair.apply_alone), agents=False, large=False),
-    Step("plan", "a service removed by hand, no agent running", _once(repair.drift_planned), agents=False, large=False),
+    Step("apply", "`lbnode apply` alone, no agent anywhere", _once(repair.apply_alone), agents=False),
+    Step("plan", "a service removed by hand, no agent running", _once(repair.drift_planned), agents=False),
     Step("spread", "requests from every client to every VIP", _once(serving.spread)),
     Step("address", "the client's own address", _once(serving.own_address)),
     Step("return", "direct return", _once(serving.return_path)),
@@ -49,10 +42,10 @@ STEPS: tuple[Step, ...] = (
     Step("l7-down", "`down` on an L7 node", _once(upkeep.l7_down)),
     Step("backend-down", "`down` on a backend", _once(upkeep.backend_down)),
     Step("backend-drain", "`lbnode drain` on a backend", _once(upkeep.backend_drain)),
-    Step("drift", "a service removed by hand, the agent running", _once(repair.drift_repaired), large=False),
-    Step("agent-killed", "agents killed", _once(repair.agent_killed), large=False),
+    Step("drift", "a service removed by hand, the agent running", _once(repair.drift_repaired)),
+    Step("agent-killed", "agents killed", _once(repair.agent_killed)),
     Step("exabgp-killed", "ExaBGP killed", _once(repair.exabgp_killed)),
-    Step("bad-file", "a cluster file with six mistakes", _once(repair.bad_file), large=False),
+    Step("bad-file", "a cluster file with six mistakes", _once(repair.bad_file)),
 )
 
 
@@ -62,8 +55,7 @@ def run(folder: Path, scale: str, work: Path, report: Report, only: Sequence[str
     if unknown:
         raise LabError(f"cannot find step {', '.join(sorted(unknown))}: there are {', '.join(s.name for s in STEPS)}")
     topology = load(folder, scale)
-    everyday = len(topology.machines) <= LARGE_NODES
-    steps = [step for step in STEPS if step.name in only or (not only and (everyday or step.large))]
+    steps = [step for step in STEPS if not only or step.name in only]
     before = _memory_used_mb()
     report.line(f"{topology.title}; scale {scale}, {len(topology.machines)} nodes; logs in {work / 'logs'}")
     with build(topology, work) as lab, Supervisor(lab.logs) as supervisor:
