@@ -97,15 +97,6 @@ def preload() -> None:
     import exabgp.application.main
     import exabgp.application.server  # noqa: F401
 
-    import lbnode.agent.loop
-    import lbnode.bgp.driver
-    import lbnode.bgp.exabgp
-    import lbnode.cli.agent
-    import lbnode.cli.apply
-    import lbnode.cli.plan
-    import lbnode.config.load
-    import lbnode.haproxy.driver
-    import lbnode.ipvs.driver
 
     gc.collect()
     gc.freeze()
