@@ -97,6 +97,5 @@ def preload() -> None:
     import exabgp.application.main
     import exabgp.application.server  # noqa: F401
 
-
     gc.collect()
     gc.freeze()
