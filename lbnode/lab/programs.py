@@ -5,6 +5,7 @@ They get the command line and environment that a fresh process would get.
 """
 
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,29 @@ from lbnode.paths import Paths
 PATHS = Paths()
 AGENT, HAPROXY, EXABGP, BIRD, WEB = "agent", "haproxy", "exabgp", "bird", "web"
 NEEDS_GENERATED: dict[str, str] = {HAPROXY: str(PATHS.haproxy_config), EXABGP: str(PATHS.exabgp_config)}
+
+PRELOADED = (
+    "aiohttp",
+    "exabgp.application.main",
+    "exabgp.application.server",
+    "jinja2",
+    "lbnode.agent.loop",
+    "lbnode.bgp.driver",
+    "lbnode.cli.agent",
+    "lbnode.cli.apply",
+    "lbnode.cli.check",
+    "lbnode.cli.plan",
+    "lbnode.cli.status",
+    "lbnode.config.load",
+    "lbnode.haproxy.driver",
+    "lbnode.ipvs.driver",
+    "lbnode.net.links",
+    "lbnode.net.sysctl",
+    "lbnode.roles.backend",
+    "lbnode.roles.l4",
+    "lbnode.roles.l7",
+    "pyroute2",
+)
 
 
 def start_network(lab: Lab, supervisor: Supervisor) -> None:
@@ -94,8 +118,7 @@ def _exabgp_main() -> int | None:
 
 def preload() -> None:
     """Imports what the forks will need, and keeps the garbage collector from touching it in every one of them."""
-    import exabgp.application.main
-    import exabgp.application.server  # noqa: F401
-
+    for name in PRELOADED:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from lbnode.agent import control
+from lbnode.errors import NotReady
 from lbnode.lab import programs
 from lbnode.lab.build import CLUSTER_FILE
 from lbnode.lab.clients.crowd import mix
@@ -134,7 +135,10 @@ def _wait_for_passes(stage: Stage, names: Sequence[str]) -> None:
     """Waits until the agents of these nodes have ended a pass. Asks them directly: a process for each look is dear."""
 
     def passed(name: str) -> bool:
-        status = stage.node(name).call(lambda: control.ask(PATHS, "status"))
+        try:
+            status = stage.node(name).call(lambda: control.ask(PATHS, "status"))
+        except NotReady:
+            return False
         return status is not None and "cause" in status["last_pass"]
 
     for name in names:

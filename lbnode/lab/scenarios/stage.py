@@ -23,7 +23,7 @@ from lbnode.lab.wait import wait_until
 
 COMMAND_DEADLINE_S = 60.0
 POLL_S = 0.005
-STILL_MOVING_S = 30.0
+STILL_MOVING_S = 60.0
 PORT = 80
 
 
