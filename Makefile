@@ -23,7 +23,7 @@ check: venv system
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 kernel-test: system venv
 	$(BIN)/lbnode lab kernel -- $(BIN)/pytest -q tests/kernel

@@ -47,17 +47,23 @@ class ServiceKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What all rows share: identity, place in the order, and the words a plan prints."""
+    """What all rows share: identity, place in the order, and the words a plan prints. `KEY` names the fields that make
+    a row what it is; the others are its settings."""
 
     KIND: ClassVar[str] = ""
     RANK: ClassVar[int] = 0
     LEAVES_FIRST: ClassVar[bool] = False
     """Whether it goes before anything else is made or changed, and not after all of it."""
+    KEY: ClassVar[tuple[str, ...]] = ()
 
     @property
     def key(self) -> Key:
         """Unique among all rows; begins with the kind."""
-        raise NotImplementedError
+        parts: list[str | int] = [self.KIND]
+        for name in self.KEY:
+            value = getattr(self, name)
+            parts += value if isinstance(value, ServiceKey) else [value]
+        return tuple(parts)
 
     @property
     def rank(self) -> int:
@@ -65,21 +71,18 @@ class Row:
 
     @property
     def title(self) -> str:
-        """The key in words, without the kind: `198.51.100.1:80/tcp -> 192.0.2.201`."""
-        return " ".join(str(part) for part in self.key[1:])
+        """The key in words, without the kind: `198.51.100.1:80/tcp`."""
+        return " ".join(str(getattr(self, name)) for name in self.KEY)
 
     @property
-    def place(self) -> tuple[str | int, ...]:
+    def place(self) -> Key:
         """Sorts rows of one rank among each other."""
         return self.key
 
     def settings(self) -> dict[str, object]:
         """The compared fields that are not part of the key, for a plan's `old -> new`."""
-        inside = {str(part) for part in self.key}
         return {
-            item.name: getattr(self, item.name)
-            for item in fields(self)
-            if item.compare and item.repr and str(getattr(self, item.name)) not in inside
+            item.name: getattr(self, item.name) for item in fields(self) if item.compare and item.name not in self.KEY
         }
 
 
@@ -89,21 +92,15 @@ class Sysctl(Row):
 
     KIND: ClassVar[str] = "sysctl"
     RANK: ClassVar[int] = 10
+    KEY: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
     value: str
 
     @property
-    def key(self) -> Key:
-        return (self.KIND, self.name)
-
-    @property
     def rank(self) -> int:
         # A link's own settings do not exist before the link does.
         return 25 if f".{LINK_PREFIX}" in self.name else self.RANK
-
-    def settings(self) -> dict[str, object]:
-        return {"value": self.value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +109,12 @@ class Link(Row):
 
     KIND: ClassVar[str] = "link"
     RANK: ClassVar[int] = 20
+    KEY: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
     type: Literal["dummy", "ipip", "ip6tnl"]
     local: str = ""
     up: bool = True
-
-    @property
-    def key(self) -> Key:
-        return (self.KIND, self.name)
 
     def settings(self) -> dict[str, object]:
         return {"type": self.type, "local": self.local, "state": "up" if self.up else "down"}
@@ -132,13 +126,10 @@ class Address(Row):
 
     KIND: ClassVar[str] = "address"
     RANK: ClassVar[int] = 30
+    KEY: ClassVar[tuple[str, ...]] = ("address", "device")
 
     address: str
     device: str
-
-    @property
-    def key(self) -> Key:
-        return (self.KIND, self.address, self.device)
 
     @property
     def title(self) -> str:
@@ -153,6 +144,7 @@ class Rule(Row):
 
     KIND: ClassVar[str] = "rule"
     RANK: ClassVar[int] = 35
+    KEY: ClassVar[tuple[str, ...]] = ("version", "priority", "table", "incoming", "mark", "mask")
 
     version: Literal[4, 6]
     priority: int
@@ -162,18 +154,11 @@ class Rule(Row):
     mask: int = 0
 
     @property
-    def key(self) -> Key:
-        return (self.KIND, self.version, self.priority, self.table, self.incoming, self.mark, self.mask)
-
-    @property
     def title(self) -> str:
         """As `ip rule add` takes it, after the family."""
         device = f" iif {self.incoming}" if self.incoming else ""
         mark = f" fwmark {self.mark:#x}/{self.mask:#x}" if self.mask else ""
         return f"ipv{self.version} pref {self.priority}{device}{mark} lookup {self.table}"
-
-    def settings(self) -> dict[str, object]:
-        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +167,12 @@ class File(Row):
 
     KIND: ClassVar[str] = "file"
     RANK: ClassVar[int] = 40
+    KEY: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str
     content: str = field(repr=False)
     mode: int = 0o644
     checker: Literal["", "haproxy", "exabgp"] = field(default="", compare=False)
-
-    @property
-    def key(self) -> Key:
-        return (self.KIND, self.path)
 
     def settings(self) -> dict[str, object]:
         return {"lines": self.content.count("\n"), "mode": f"{self.mode:04o}"}
@@ -202,13 +184,10 @@ class Running(Row):
 
     KIND: ClassVar[str] = "running"
     RANK: ClassVar[int] = 50
+    KEY: ClassVar[tuple[str, ...]] = ("program",)
 
     program: Literal["haproxy", "exabgp"]
     config: str
-
-    @property
-    def key(self) -> Key:
-        return (self.KIND, self.program)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,14 +196,11 @@ class ServerState(Row):
 
     KIND: ClassVar[str] = "server-state"
     RANK: ClassVar[int] = 55
+    KEY: ClassVar[tuple[str, ...]] = ("backend", "server")
 
     backend: str
     server: str
     up: bool
-
-    @property
-    def key(self) -> Key:
-        return (self.KIND, self.backend, self.server)
 
     @property
     def title(self) -> str:
@@ -247,10 +223,6 @@ class IpvsTimeouts(Row):
     udp_s: int
 
     @property
-    def key(self) -> Key:
-        return (self.KIND,)
-
-    @property
     def title(self) -> str:
         return "of this node"
 
@@ -264,18 +236,11 @@ class VirtualService(Row):
 
     KIND: ClassVar[str] = "virtual-service"
     RANK: ClassVar[int] = 60
+    KEY: ClassVar[tuple[str, ...]] = ("service",)
 
     service: ServiceKey
     scheduler: str = "mh"
     flags: tuple[str, ...] = ("mh-fallback", "mh-port")
-
-    @property
-    def key(self) -> Key:
-        return (self.KIND, *self.service)
-
-    @property
-    def title(self) -> str:
-        return str(self.service)
 
     def settings(self) -> dict[str, object]:
         return {"scheduler": self.scheduler, "flags": ",".join(self.flags)}
@@ -292,14 +257,11 @@ class LocalRoute(Row):
 
     KIND: ClassVar[str] = "local-route"
     RANK: ClassVar[int] = 65
+    KEY: ClassVar[tuple[str, ...]] = ("address",)
     LEAVES_FIRST: ClassVar[bool] = True
 
     address: str
     source: str
-
-    @property
-    def key(self) -> Key:
-        return (self.KIND, self.address)
 
     @property
     def version(self) -> Literal[4, 6]:
@@ -318,6 +280,7 @@ class Destination(Row):
 
     KIND: ClassVar[str] = "destination"
     RANK: ClassVar[int] = 70
+    KEY: ClassVar[tuple[str, ...]] = ("service", "address")
 
     service: ServiceKey
     address: str
@@ -326,10 +289,6 @@ class Destination(Row):
     serial: int = field(default=0, compare=False)
     forwarding: Literal["tunnel", "route", "masquerade"] = "tunnel"
     tunnel: Literal["ipip", "gue", "gre"] = "ipip"
-
-    @property
-    def key(self) -> Key:
-        return (self.KIND, *self.service, self.address)
 
     @property
     def title(self) -> str:
@@ -351,17 +310,10 @@ class DestinationOrder(Row):
 
     KIND: ClassVar[str] = "destination-order"
     RANK: ClassVar[int] = 75
+    KEY: ClassVar[tuple[str, ...]] = ("service",)
 
     service: ServiceKey
     addresses: tuple[str, ...]
-
-    @property
-    def key(self) -> Key:
-        return (self.KIND, *self.service)
-
-    @property
-    def title(self) -> str:
-        return str(self.service)
 
     def settings(self) -> dict[str, object]:
         return {"order": " ".join(self.addresses)}
@@ -374,16 +326,13 @@ class Announcement(Row):
     KIND: ClassVar[str] = "announcement"
     RANK: ClassVar[int] = 90
     LEAVES_FIRST: ClassVar[bool] = True
+    KEY: ClassVar[tuple[str, ...]] = ("prefix", "peer")
 
     prefix: str
     peer: str
     next_hop: str
     med: int | None = None
     communities: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> Key:
-        return (self.KIND, self.prefix, self.peer)
 
     @property
     def title(self) -> str:

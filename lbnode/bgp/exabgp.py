@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from lbnode.config.model import Cluster, Node
-from lbnode.errors import LbnodeError, Missing
+from lbnode.errors import LbnodeError, Missing, NotReady
 from lbnode.paths import Paths
 from lbnode.templates import Templates
 
@@ -111,12 +111,15 @@ def check(path: Path) -> str:
 
 def _validate(*arguments: str) -> tuple[int, str]:
     quiet = {"exabgp_api_cli": "false", "exabgp_log_level": "WARNING", "exabgp_log_destination": "stdout"}
-    done = subprocess.run(
-        [program(), *arguments],
-        env={**os.environ, **quiet},
-        capture_output=True,
-        text=True,
-        timeout=CHECK_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [program(), *arguments],
+            env={**os.environ, **quiet},
+            capture_output=True,
+            text=True,
+            timeout=CHECK_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotReady(f"cannot check ExaBGP's configuration: it took more than {CHECK_S:g} s") from error
     return done.returncode, done.stdout + done.stderr

@@ -20,6 +20,7 @@ VERBS = {
     "agent": "lbnode.cli.agent",
     "status": "lbnode.cli.status",
     "explain": "lbnode.cli.explain",
+    "doctor": "lbnode.cli.doctor",
     "drain": "lbnode.cli.maintenance",
     "maint": "lbnode.cli.maintenance",
     "ready": "lbnode.cli.maintenance",

@@ -27,21 +27,21 @@ Every verb that prints has `--json`. Only data goes to stdout; progress, logs an
 
 def page() -> str:
     """The whole page, in Markdown."""
-    return INTRO + "".join(f"\n## lbnode {name}\n\n```\n{text}\n```\n" for name, text in helps(lbnode, "lbnode"))
+    root = click.Context(lbnode, info_name="lbnode", **lbnode.context_settings)
+    return INTRO + "".join(f"\n## {name}\n\n```\n{text}\n```\n" for name, text in helps(root))
 
 
-def helps(group: click.Group, path: str) -> list[tuple[str, str]]:
-    """Name and help text of every command under a group, in the group's order."""
-    found = []
-    for name in group.list_commands(click.Context(group)):
-        command = group.get_command(click.Context(group), name)
-        if command is None or command.hidden:
-            continue
-        label = f"{path} {name}".removeprefix("lbnode ")
-        context = click.Context(command, info_name=f"lbnode {label}", max_content_width=100, terminal_width=100)
-        found.append((label, command.get_help(context)))
-        if isinstance(command, click.Group):
-            found += helps(command, f"{path} {name}")
+def helps(parent: click.Context) -> list[tuple[str, str]]:
+    """Full name and help text of every command under a group's context, in the group's order."""
+    found: list[tuple[str, str]] = []
+    group = parent.command
+    if not isinstance(group, click.Group):
+        return found
+    for name in group.list_commands(parent):
+        command = group.get_command(parent, name)
+        if command is not None and not command.hidden:
+            context = click.Context(command, parent, name, max_content_width=100, terminal_width=100)
+            found += [(context.command_path, command.get_help(context)), *helps(context)]
     return found
 
 

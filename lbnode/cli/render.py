@@ -1,25 +1,38 @@
-"""`lbnode render`: prints a generated file as it would be written."""
+"""`lbnode render`: prints a generated file as it would be written, or the IPVS table for ipvsadm."""
 
 import click
 
 from lbnode.cli.options import Common, common
 from lbnode.errors import Missing
-from lbnode.health.state import Health
+from lbnode.health.state import Health, Probe
+from lbnode.ipvs import ipvsadm
 from lbnode.maintenance.state import READY
 from lbnode.node import desired_state, load_cluster
 from lbnode.resources import File
+from lbnode.roles.inputs import Desired
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["haproxy", "exabgp"]))
+@click.argument("what", type=click.Choice(["haproxy", "exabgp", "ipvsadm"]))
 @common
 def render(common: Common, what: str) -> int:
-    """Print haproxy.cfg or exabgp.conf of this node (choose another with --node)."""
+    """Print haproxy.cfg, exabgp.conf or the IPVS table of this node (choose another with --node).
+
+    By the cluster file alone, as if every server were up. The table is for `ipvsadm --restore`, which adds to what is
+    there: on a node that announces nothing, `ipvsadm --clear` goes before it.
+    """
     identity = common.identity(None)
-    unknown: dict[object, Health] = {}
-    desired = desired_state(identity, load_cluster(identity), READY, unknown)  # type: ignore[arg-type]
-    for row in desired.rows:
-        if isinstance(row, File) and row.checker == what:
-            common.show({"path": row.path, "content": row.content}, row.content.rstrip("\n"))
-            return 0
-    raise Missing(f"cannot render {what}: {identity.name} ({identity.role}) has none; choose another node with --node")
+    unknown: dict[Probe, Health] = {}
+    desired = desired_state(identity, load_cluster(identity), READY, unknown)
+    path, content = ("", ipvsadm.restore(desired.rows)) if what == "ipvsadm" else _file(desired, what)
+    if not content:
+        why = f"{identity.name} ({identity.role}) has none; choose another node with --node"
+        raise Missing(f"cannot render {what}: {why}")
+    common.show({"path": path, "content": content}, content.rstrip("\n"))
+    return 0
+
+
+def _file(desired: Desired, what: str) -> tuple[str, str]:
+    """Path and content of the generated file that this program reads; empty when there is none."""
+    files = (row for row in desired.rows if isinstance(row, File) and row.checker == what)
+    return next(((row.path, row.content) for row in files), ("", ""))

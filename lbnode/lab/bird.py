@@ -1,4 +1,4 @@
-"""BIRD's configuration on a lab's routers and route reflectors, worked out from the topology and the cluster file. PURE.
+"""BIRD's configuration on a lab's routers and route reflectors, from the topology and the cluster file. PURE.
 
 Who speaks to whom follows from the cluster file's peers: machines that have a peer's address talk to every L4 node;
 routers that have none get their routes from the machines that do, which are then reflectors.

@@ -48,7 +48,7 @@ class Lab:
 
 def load(folder: Path, scale: str) -> Topology:
     """The topology in a folder, with its cluster file. Raises LabError, and ConfigError for the cluster file."""
-    from lbnode.config.load import load as load_cluster  # noqa: PLC0415 - the drivers' tests need only the network
+    from lbnode.config.load import load as load_cluster
 
     source = topology.read(folder)
     entry = source.scales.get(scale)

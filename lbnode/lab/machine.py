@@ -13,7 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from lbnode.lab import libc
+from lbnode.lab import libc, program
 from lbnode.lab.errors import LabError
 
 # dash's own `read` ends when an orphan does.
@@ -52,7 +52,7 @@ def make(name: str, private: bool) -> Machine:
         Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
         _mount(private)
         _loopback_up()
-        holder = subprocess.Popen(
+        holder = program.start(
             ["/bin/sh", "-c", HOLDER],
             stdin=alive,
             stdout=subprocess.PIPE,

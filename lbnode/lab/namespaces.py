@@ -95,18 +95,27 @@ class Node:
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """subprocess.Popen inside the node; when its end was waited for, say so to `reaped`."""
         settings = {"cwd": Path.cwd(), **options}
-        process: subprocess.Popen[bytes] = self.call(lambda: subprocess.Popen(argv, **settings))
+        process: subprocess.Popen[bytes] = self.call(lambda: program.start(argv, **settings))
         self._children.add(process.pid)
         return process
 
     def run(self, argv: Sequence[str], timeout: float = 30.0, **options: Any) -> subprocess.CompletedProcess[str]:
         """Runs a program to its end and returns its output (text). `options` are subprocess.run's, check too."""
-        settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": Path.cwd(), "check": False, **options}
-        return self.call(
-            lambda: subprocess.run(  # noqa: PLW1510 - `check` is in the settings
-                argv, timeout=timeout, text=True, capture_output=True, **settings
-            )
-        )
+        settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": Path.cwd(), "text": True, **options}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        check, given = settings.pop("check", False), settings.pop("input", None)
+        if given is not None:
+            settings["stdin"] = subprocess.PIPE
+        with self.call(lambda: program.start(argv, **pipes, **settings)) as process:
+            try:
+                out, errors = process.communicate(given, timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        done = subprocess.CompletedProcess[str](argv, process.returncode, out, errors)
+        if check:
+            done.check_returncode()
+        return done
 
     def fork(self, function: Callable[[], int | None], log_path: Path) -> int:
         """Forks this very Python process into the node to run `function`, output appended to `log_path`.

@@ -1,4 +1,7 @@
-"""A Python function as a program of its own: a fork of the lab process, inside a node.
+"""Starting programs in a node: one that is executed, or a Python function as a program of its own, a fork of the lab.
+
+Both happen one at a time: a fork that fell between the making of another child's pipes and their closing would keep
+them open for as long as it lives, and whoever waits for their end would wait as long.
 
 The child is a copy of the lab made in one of its threads, so it first sheds what is not its own: signal handlers,
 standard streams and what they had buffered. It leaves by os._exit: nothing of the lab's clean-up may run twice.
@@ -6,15 +9,27 @@ standard streams and what they had buffered. It leaves by os._exit: nothing of t
 
 import os
 import signal
+import subprocess
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+_one_at_a_time = threading.Lock()
+
+
+def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    """subprocess.Popen, but never while another child is being made."""
+    with _one_at_a_time:
+        return subprocess.Popen(argv, **options)
 
 
 def fork(function: Callable[[], int | None], log: int, cwd: Path) -> int:
     """Returns the pid of a child that runs `function` with its output in `log` and exits with what it returns."""
-    pid = os.fork()
+    with _one_at_a_time:
+        pid = os.fork()
     if pid:
         return pid
     status = 1

@@ -5,13 +5,12 @@ They get the command line and environment that a fresh process would get.
 """
 
 import gc
+import importlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from lbnode.lab import program, web
+from lbnode.lab import web
 from lbnode.lab.build import RUN, Lab
 from lbnode.lab.namespaces import Node
 from lbnode.lab.supervisor import Program, Supervisor
@@ -20,6 +19,29 @@ from lbnode.paths import Paths
 PATHS = Paths()
 AGENT, HAPROXY, EXABGP, BIRD, WEB = "agent", "haproxy", "exabgp", "bird", "web"
 NEEDS_GENERATED: dict[str, str] = {HAPROXY: str(PATHS.haproxy_config), EXABGP: str(PATHS.exabgp_config)}
+
+PRELOADED = (
+    "aiohttp",
+    "exabgp.application.main",
+    "exabgp.application.server",
+    "jinja2",
+    "lbnode.agent.loop",
+    "lbnode.bgp.driver",
+    "lbnode.cli.agent",
+    "lbnode.cli.apply",
+    "lbnode.cli.check",
+    "lbnode.cli.plan",
+    "lbnode.cli.status",
+    "lbnode.config.load",
+    "lbnode.haproxy.driver",
+    "lbnode.ipvs.driver",
+    "lbnode.net.links",
+    "lbnode.net.sysctl",
+    "lbnode.roles.backend",
+    "lbnode.roles.l4",
+    "lbnode.roles.l7",
+    "pyroute2",
+)
 
 
 def start_network(lab: Lab, supervisor: Supervisor) -> None:
@@ -58,23 +80,23 @@ def _agent(node: Node, role: str) -> Program:
 
 def lbnode(arguments: Sequence[str]) -> int:
     """One lbnode command in this process; returns its exit status."""
-    from lbnode.cli import run  # noqa: PLC0415 - the network of a lab needs nothing of lbnode's own
+    from lbnode.cli import run
 
     return run(list(arguments))
 
 
 def haproxy() -> int:
     """Becomes HAProxy, as its systemd unit starts it. Runs in a forked child."""
-    from lbnode.haproxy import program as proxy  # noqa: PLC0415
+    from lbnode.haproxy import program as proxy
 
     proxy.prepare(PATHS)
     argv = proxy.command(PATHS)
-    os.execvp(argv[0], argv)
+    os.execvp(argv[0], argv)  # noqa: S606 - there is no shell, which is as it should be
 
 
 def exabgp() -> int:
     """Runs ExaBGP in this forked child."""
-    from lbnode.bgp import exabgp as speaker  # noqa: PLC0415
+    from lbnode.bgp import exabgp as speaker
 
     argv, environment = speaker.command(PATHS)
     return in_python(_exabgp_main, argv, environment)
@@ -88,41 +110,15 @@ def in_python(main: Callable[[], int | None], argv: Sequence[str], environment: 
 
 
 def _exabgp_main() -> int | None:
-    from exabgp.application.main import main  # noqa: PLC0415
+    from exabgp.application.main import main
 
     status: int | None = main()
     return status
 
 
-def _validate(*arguments: str) -> tuple[int, str]:
-    """What ExaBGP's own command line says, run in a fork: its exit status and output."""
-    from lbnode.bgp import exabgp as speaker  # noqa: PLC0415
-
-    environment = {"exabgp_api_cli": "false", "exabgp_log_level": "WARNING", "exabgp_log_destination": "stdout"}
-    argv = [speaker.program(), *arguments]
-    with tempfile.TemporaryFile() as output:
-        pid = program.fork(lambda: in_python(_exabgp_main, argv, environment), output.fileno(), Path("/"))
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        output.seek(0)
-        return status, output.read().decode()
-
-
 def preload() -> None:
     """Imports what the forks will need, and keeps the garbage collector from touching it in every one of them."""
-    import exabgp.application.main  # noqa: PLC0415
-    import exabgp.application.server  # noqa: PLC0415, F401
-
-    import lbnode.agent.loop  # noqa: PLC0415
-    import lbnode.bgp.driver  # noqa: PLC0415
-    import lbnode.bgp.exabgp  # noqa: PLC0415
-    import lbnode.cli.agent  # noqa: PLC0415
-    import lbnode.cli.apply  # noqa: PLC0415
-    import lbnode.cli.plan  # noqa: PLC0415
-    import lbnode.config.load  # noqa: PLC0415
-    import lbnode.haproxy.driver  # noqa: PLC0415
-    import lbnode.ipvs.driver  # noqa: PLC0415, F401
-
-    # Checking a configuration starts ExaBGP as well, on every L4 node at the same time.
-    lbnode.bgp.exabgp._validate = _validate  # noqa: SLF001
+    for name in PRELOADED:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()

@@ -17,6 +17,14 @@ PURE = [
     "config/model.py",
     "config/crosscheck.py",
     "haproxy/render.py",
+    "ipvs/ipvsadm.py",
+    "doctor/finding.py",
+    "doctor/modules.py",
+    "doctor/settings.py",
+    "doctor/devices.py",
+    "doctor/packets.py",
+    "doctor/programs.py",
+    "doctor/rights.py",
 ]
 IMPURE_MODULES = {
     "asyncio",

@@ -26,7 +26,8 @@ ORDER_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Reply:
-    """What one request brought. `port` is the client's, `body` the beginning of what came, `length` its size; `problem` says why there was no answer."""
+    """What one request brought. `port` is the client's, `body` the beginning of what came, `length` all of its size;
+    `problem` says why there was no answer."""
 
     source: str
     vip: str

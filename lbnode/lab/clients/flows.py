@@ -27,6 +27,7 @@ class Flow:
     source: str
     vip: str
     tick_s: float = 1.0
+    vip_port: int = 80
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     finishing: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
@@ -40,7 +41,7 @@ class Flow:
     async def run(self) -> None:
         """Never raises: what went wrong is in `broken`."""
         buffer = RECEIVE_BUFFER if self.kind == "download" else 0
-        connection = Connection(self.source, self.vip, receive_buffer=buffer)
+        connection = Connection(self.source, self.vip, self.vip_port, buffer)
         try:
             await connection.open()
             self.port = connection.port

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_S = 15.0
+PATIENCE_S = 40.0
 """How long a client waits for the next byte, or for room to send one, before it calls the connection stalled."""
 
 

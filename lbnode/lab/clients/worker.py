@@ -47,7 +47,10 @@ class Worker:
         return list(await asyncio.gather(*(one(*item) for item in asks)))
 
     async def do_start(self, group: str, flows: Sequence[Sequence[str]], tick_s: float) -> list[dict[str, Any]]:
-        made = [Flow(kind, source, vip, tick_s) for kind, source, vip in flows]
+        return await self.start(group, [Flow(kind, source, vip, tick_s) for kind, source, vip in flows])
+
+    async def start(self, group: str, made: list[Flow]) -> list[dict[str, Any]]:
+        """Starts flows, some at a time, so that beginning is no storm; returns once all have begun."""
         tasks: list[asyncio.Task[None]] = []
         for first in range(0, len(made), BEGINNING_AT_ONCE):
             some = made[first : first + BEGINNING_AT_ONCE]

@@ -14,9 +14,9 @@ def run(folder: Path, scale: str, work: Path, options: Sequence[str] = ()) -> in
 
     `options`: `--rounds=N` (how often measured steps are repeated), `--only=STEP` (several times: these steps only).
     """
-    from lbnode.lab.errors import LabError  # noqa: PLC0415 - importing a scenario imports all of the lab
-    from lbnode.lab.scenarios import three_tier  # noqa: PLC0415
-    from lbnode.lab.scenarios.report import Report  # noqa: PLC0415
+    from lbnode.lab.errors import LabError
+    from lbnode.lab.scenarios import three_tier
+    from lbnode.lab.scenarios.report import Report
 
     if folder.name != "three-tier":
         raise LabError(f"cannot run {folder.name}: it has no scenario, but `lbnode lab up` brings it up")

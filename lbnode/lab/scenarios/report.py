@@ -1,4 +1,4 @@
-"""What a person sees of a scenario: a line per finding, with its time, plain text everywhere and a table now and then."""
+"""What a person sees of a scenario: a line per finding, with its time; plain text everywhere, and a few tables."""
 
 import sys
 import time
@@ -8,7 +8,6 @@ from statistics import median
 from typing import TextIO
 
 from lbnode.lab.errors import LabError
-
 
 SEEN_MAX = 2000
 
@@ -44,7 +43,7 @@ class Report:
         return time.monotonic() - self._start
 
     def line(self, text: str) -> None:
-        print(f"{self.seconds:7.1f}  {text}", file=self._out, flush=True)  # noqa: T201 - printing is what this is for
+        print(f"{self.seconds:7.1f}  {text}", file=self._out, flush=True)
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:

@@ -11,21 +11,19 @@ from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.sight import Flow
 from lbnode.lab.scenarios.stage import Stage
 
-CONVERGED_S = 240.0
+CONVERGED_S = 30.0
+CONVERGED_PER_NODE_S = 5.0
 LARGE = web.SIZES[-1]
 
 
 def converge(stage: Stage) -> None:
     """Every router has every VIP over every L4 node, and every L4 node has every real server in use."""
-    seconds = stage.wait(lambda: all(map(stage.routed_fully, stage.l4)), CONVERGED_S, "every VIP by every L4 node")
+    deadline_s = CONVERGED_S + CONVERGED_PER_NODE_S * len(stage.lab.topology.machines)
+    seconds = stage.wait(lambda: all(map(stage.routed_fully, stage.l4)), deadline_s, "every VIP by every L4 node")
     stage.report.found(f"every router has every VIP over all {len(stage.l4)} L4 nodes, after {seconds:.1f} s more")
 
-    def in_use() -> bool:
-        found = [stage.weights_of(name) for name in (*stage.l7, *stage.backends)]
-        return all(weights and 0 not in weights for by_l4 in found for weights in by_l4.values())
-
-    stage.wait(in_use, CONVERGED_S, "weights above 0 for every real server on every L4 node")
-    stage.wait(lambda: _all_answer(stage), CONVERGED_S, "an answer from every VIP")
+    stage.wait(stage.all_in_use, deadline_s, "weights above 0 for every real server on every L4 node")
+    stage.wait(lambda: _all_answer(stage), deadline_s, "an answer from every VIP")
     stage.report.found("every real server is in use on every L4 node, and every VIP answers")
 
 
@@ -107,8 +105,7 @@ def return_path(stage: Stage) -> None:
         " from the clients"
     )
     stage.report.found(
-        "packets from a VIP: "
-        + ", ".join(f"{count} left the {role} nodes" for role, count in packets.items())
+        "packets from a VIP: " + ", ".join(f"{count} left the {role} nodes" for role, count in packets.items())
     )
     expect(packets["L4"] == 0, "no packet from a VIP leaves an L4 node", packets)
     expect(packets["L7"] > 0 and packets["backend"] > 0, "the others answer from VIPs", packets)

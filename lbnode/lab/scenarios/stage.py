@@ -23,7 +23,8 @@ from lbnode.lab.wait import wait_until
 
 COMMAND_DEADLINE_S = 60.0
 POLL_S = 0.005
-STILL_MOVING_S = 30.0
+STILL_MOVING_S = 60.0
+PORT = 80
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Stage:
         self.crowd = crowd
         self.report = report
         self.routes = {name: Routes(lab.nodes[name]) for name in lab.topology.routers}
+        machines = lab.topology.machines.values()
+        self._names = {
+            address: machine.name for machine in machines for v in (4, 6) for address in machine.addresses(v)
+        }
         self.l4, self.l7, self.backends = (lab.topology.with_role(role) for role in ("l4", "l7", "backend"))
 
     def node(self, name: str) -> Node:
@@ -54,11 +59,7 @@ class Stage:
 
     def name_of(self, address: str) -> str:
         """The machine that has an address."""
-        return next(
-            name
-            for name, machine in self.lab.topology.machines.items()
-            if address in machine.addresses(6 if ":" in address else 4)
-        )
+        return self._names[address]
 
     @property
     def vips(self) -> list[str]:
@@ -97,13 +98,22 @@ class Stage:
     def weights(self, l4: str) -> dict[Service, dict[str, int]]:
         return sight.weights(self.node(l4))
 
-    def weights_of(self, real_server: str) -> dict[str, set[int]]:
-        """L4 node -> the weights it has for a real server, over all services."""
+    def weights_of(self, real_server: str) -> set[int]:
+        """All weights that any L4 node has for a real server, over all services."""
         own = {address for v in (4, 6) for address in self.lab.topology.machines[real_server].addresses(v)}
-        return {
-            name: {weight for rows in self.weights(name).values() for at, weight in rows.items() if at in own}
-            for name in self.l4
-        }
+        tables = [rows for services in self.all_weights().values() for rows in services.values()]
+        return {weight for rows in tables for address, weight in rows.items() if address in own}
+
+    def all_in_use(self) -> bool:
+        """Whether every L4 node has every real server of every service at a weight above 0."""
+        for services in self.all_weights().values():
+            for vip in self.vips:
+                names = self.l7 if vip in self.vips_of("l7") else self.backends
+                wanted = {self.address(name, 6 if ":" in vip else 4) for name in names}
+                rows = services.get((vip, PORT), {})
+                if rows.keys() != wanted or 0 in rows.values():
+                    return False
+        return True
 
     def wait(self, condition: Callable[[], object], deadline_s: float, what: str) -> float:
         """Waits for a condition; returns how long that took, in seconds."""

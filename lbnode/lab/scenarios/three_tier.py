@@ -18,7 +18,7 @@ ROUNDS = 10
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to show. `agents` says whether it wants them running."""
+    """One thing to show. `agents`: it wants them running."""
 
     name: str
     title: str
@@ -28,10 +28,6 @@ class Step:
 
 def _once(show: Callable[[Stage], None]) -> Callable[[Stage, int], None]:
     return lambda stage, _: show(stage)
-
-
-def _adopt(stage: Stage, _: int) -> None:
-    repair.start_agents(stage)
 
 
 STEPS: tuple[Step, ...] = (
@@ -58,8 +54,9 @@ def run(folder: Path, scale: str, work: Path, report: Report, only: Sequence[str
     unknown = set(only) - {step.name for step in STEPS}
     if unknown:
         raise LabError(f"cannot find step {', '.join(sorted(unknown))}: there are {', '.join(s.name for s in STEPS)}")
-    steps = [step for step in STEPS if not only or step.name in only]
     topology = load(folder, scale)
+    steps = [step for step in STEPS if not only or step.name in only]
+    before = _memory_used_mb()
     report.line(f"{topology.title}; scale {scale}, {len(topology.machines)} nodes; logs in {work / 'logs'}")
     with build(topology, work) as lab, Supervisor(lab.logs) as supervisor:
         programs.start_network(lab, supervisor)
@@ -67,8 +64,15 @@ def run(folder: Path, scale: str, work: Path, report: Report, only: Sequence[str
         with Crowd(lab.nodes[topology.clients.name], lab.logs / "users.log") as crowd:
             stage = Stage(lab, supervisor, crowd, report)
             _show(stage, steps, rounds)
+            report.line(f"memory in use by all of it: {_memory_used_mb() - before:.0f} MB")
             stage.close()
     report.line(f"torn down; all {len(steps)} steps held")
+
+
+def _memory_used_mb() -> float:
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    kilobytes = {words[0].rstrip(":"): int(words[1]) for words in lines}
+    return (kilobytes["MemTotal"] - kilobytes["MemAvailable"]) / 1024
 
 
 def _show(stage: Stage, steps: Sequence[Step], rounds: int) -> None:

@@ -25,9 +25,9 @@ def l4_disable(stage: Stage, rounds: int) -> None:
     gone, back = [], []
     for name in islice(cycle(stage.l4), rounds):
         with stage.file(name, PATHS.disable, ""):
-            gone.append(stage.wait(lambda: not stage.routed(name), DEADLINE_S, f"no route by {name} on any router"))
+            gone.append(_until_unrouted(stage, name))
             stage.wait_for_bytes(group)
-        back.append(stage.wait(lambda: stage.routed_fully(name), DEADLINE_S, f"every route by {name} again"))
+        back.append(_until_routed(stage, name))
     stage.wait_for_bytes(group)
     stage.report.times("disable_s", "touch disable -> routes gone from both routers' kernels", gone)
     stage.report.times("enable_s", "rm disable -> routes there again", back)
@@ -41,7 +41,7 @@ def l7_killed(stage: Stage) -> None:
     stage.crowd.start("l7-killed", mix(FEWER_FLOWS, ("download", "upload"), stage.vips_of("l7"), stage.clients))
     at = flows_of(stage)
     stage.knock_out(victim, HAPROXY)
-    seconds = stage.wait(lambda: weights(stage, victim) == {0}, DEADLINE_S, f"weight 0 for {victim} on every L4 node")
+    seconds = stage.wait(lambda: stage.weights_of(victim) == {0}, DEADLINE_S, f"weight 0 for {victim} on every L4 node")
     stage.report.times("l7_killed_s", f"SIGKILL of HAProxy on {victim} -> weight 0 on every L4 node", [seconds])
     rows = {name: {key: set(table) for key, table in stage.weights(name).items()} for name in stage.l4}
     expect(
@@ -52,9 +52,9 @@ def l7_killed(stage: Stage) -> None:
     stage.report.found("no destination was deleted")
     requests_answered(stage, "with one L7 node dead")
     with stage.file(moved, PATHS.disable, ""):
-        stage.wait(lambda: not stage.routed(moved), DEADLINE_S, f"no route by {moved}")
+        _until_unrouted(stage, moved)
         stage.wait_for_bytes("l7-killed", lambda report: at.get(flow_of(report)) != victim)
-    stage.wait(lambda: stage.routed_fully(moved), DEADLINE_S, f"every route by {moved} again")
+    _until_routed(stage, moved)
     stage.revive(victim, HAPROXY)
     seconds = stage.wait(lambda: stage.all_weights() == before, DEADLINE_S, f"the weights of before for {victim}")
     stage.report.times("l7_back_s", f"HAProxy started on {victim} -> its old weight on every L4 node", [seconds])
@@ -70,7 +70,9 @@ def l7_killed(stage: Stage) -> None:
 def l7_drain(stage: Stage) -> None:
     """`lbnode drain` on an L7 node: its flows end by themselves, new ones go elsewhere; then `ready`."""
     victim = stage.l7[1]
-    reports = stage.crowd.start("l7-drain", mix(FEWER_FLOWS, ("download", "upload"), stage.vips_of("l7"), stage.clients))
+    reports = stage.crowd.start(
+        "l7-drain", mix(FEWER_FLOWS, ("download", "upload"), stage.vips_of("l7"), stage.clients)
+    )
     old = {flow for flow, real in flows_of(stage).items() if real == victim}
     count = sum(flow_of(report) in old for report in reports)
     expect(count, f"flows on {victim}", "none")
@@ -86,9 +88,9 @@ def l7_down(stage: Stage) -> None:
     """`down` in an L7 node's agent-check file."""
     victim = stage.l7[2]
     with stage.file(victim, PATHS.agent_check, "down\n"):
-        stage.wait(lambda: weights(stage, victim) == {0}, DEADLINE_S, f"weight 0 for {victim}")
+        stage.wait(lambda: stage.weights_of(victim) == {0}, DEADLINE_S, f"weight 0 for {victim}")
         requests_answered(stage, f"with {victim} down")
-    seconds = stage.wait(lambda: 0 not in weights(stage, victim), DEADLINE_S, f"{victim} in use again")
+    seconds = stage.wait(lambda: 0 not in stage.weights_of(victim), DEADLINE_S, f"{victim} in use again")
     stage.report.found(f"`down` on {victim}: out on every L4 node; file removed: back after {seconds:.1f} s")
 
 
@@ -123,20 +125,23 @@ def drained(stage: Stage, victim: str, verb: str) -> Iterator[None]:
     """Runs `lbnode <verb>` on a real server, waits until every L4 node has it at weight 0, and undoes it afterwards."""
     done = stage.lbnode(victim, verb, "--reason", "lab")
     expect(done.status == 0, f"lbnode {verb} works", done)
-    seconds = stage.wait(lambda: weights(stage, victim) == {0}, DEADLINE_S, f"weight 0 for {victim}")
+    seconds = stage.wait(lambda: stage.weights_of(victim) == {0}, DEADLINE_S, f"weight 0 for {victim}")
     stage.report.times(f"{verb}_s", f"lbnode {verb} on {victim} -> weight 0 on every L4 node", [seconds])
     yield
     stage.lbnode(victim, "ready")
     _all_in_use(stage, victim)
 
 
-def weights(stage: Stage, real_server: str) -> set[int]:
-    """All weights that any L4 node has for a real server."""
-    return set().union(*stage.weights_of(real_server).values())
+def _until_unrouted(stage: Stage, name: str) -> float:
+    return stage.wait(lambda: not stage.routed(name), DEADLINE_S, f"no route by {name} on any router")
+
+
+def _until_routed(stage: Stage, name: str) -> float:
+    return stage.wait(lambda: stage.routed_fully(name), DEADLINE_S, f"every route by {name} again")
 
 
 def _all_in_use(stage: Stage, name: str) -> None:
-    stage.wait(lambda: 0 not in weights(stage, name), DEADLINE_S, f"{name} in use on every L4 node")
+    stage.wait(lambda: 0 not in stage.weights_of(name), DEADLINE_S, f"{name} in use on every L4 node")
 
 
 def flow_of(report: FlowReport) -> Flow:
@@ -169,4 +174,3 @@ def _heard(stage: Stage) -> set[str]:
 
 def _until_unheard(stage: Stage, name: str) -> float:
     return stage.wait(lambda: name not in _heard(stage), DEADLINE_S, f"no more answers from {name}")
-
