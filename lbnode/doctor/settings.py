@@ -13,7 +13,7 @@ CONSEQUENCES = {
     "net.ipv4.vs.expire_nodest_conn": "flows move for good when a row is taken out and put back",
     "net.ipv4.vs.expire_quiescent_template": "a server at weight 0 loses the flows it has",
     "net.ipv4.vs.conn_reuse_mode": "a client that reuses its port lands on the server of its last flow",
-    "net.ipv4.conf.all.accept_local": "a failed server is not seen to come back: its answers to probes are taken for forged",
+    "net.ipv4.conf.all.accept_local": "a failed server is not seen to come back: its answers are taken for forged",
     "net.ipv4.ip_forward": "no IPv4 packet is passed on",
     "net.ipv6.conf.all.forwarding": "no IPv6 packet is passed on",
     "net.ipv4.ip_nonlocal_bind": "HAProxy does not start or reload while an IPv4 VIP is missing",
