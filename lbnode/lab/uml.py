@@ -172,13 +172,17 @@ class _Machine:
 
 
 def _child_setup() -> Callable[[], None]:
-    """What the child does before it becomes the kernel: dies with us, and may open many files (hostfs keeps them)."""
+    """What the child does before it becomes the kernel: dies with us, may open many files (hostfs keeps them), and
+    stays on one processor. The guest has only one, and passing a program between two doubles what a switch costs."""
     libc = ctypes.CDLL(None, use_errno=True)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = sorted(os.sched_getaffinity(0))
+    processor = allowed[os.getpid() % len(allowed)]
 
     def setup() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        os.sched_setaffinity(0, {processor})
 
     return setup
 
