@@ -6,6 +6,7 @@ docs/adr/0004-two-ways-to-leave.md says why so. A VIP is announced while people 
 of its real servers are up.
 """
 
+from collections.abc import Collection
 from typing import Literal
 
 from lbnode.bgp import exabgp
@@ -55,6 +56,10 @@ SYSCTLS = {
     # otherwise (net/ipv4/fib_frontend.c, __fib_validate_source). IPv6 has no such check.
     "net.ipv4.conf.all.accept_local": "1",
 }
+
+Families = dict[int, dict[str, tuple[Node, Standing]]]
+"""Family (4 or 6) to real servers by name, in canonical order."""
+
 # What this node itself sends, without a mark, asks the table of local routes first. IPVS's look-ups are of that kind,
 # probes are marked. Without `iif lo` the node would answer ARP for the failed servers.
 FAIL_RULES = tuple(Rule(version, 200, LOCAL_TABLE, "lo", 0, 0xFFFFFFFF) for version in FAMILIES)
@@ -62,9 +67,11 @@ FAIL_RULES = tuple(Rule(version, 200, LOCAL_TABLE, "lo", 0, 0xFFFFFFFF) for vers
 
 def desired(inputs: Inputs) -> Desired:
     """Everything an L4 node should have."""
-    services = inputs.cluster.services.values()
-    parts = [_host(inputs), *(_service(inputs, service) for service in services)]
-    return Desired.merge([*parts, _failed(inputs), _announcements(inputs)])
+    standings = _standings(inputs)
+    services = (_service(service, standings[name]) for name, service in inputs.cluster.services.items())
+    failed = _failed(inputs, standings)
+    servers = Desired(verdicts=_server_verdicts(standings, {row.key[1] for row in failed.rows}))
+    return Desired.merge([_host(inputs), *services, failed, servers, _announcements(inputs, standings)])
 
 
 def _host(inputs: Inputs) -> Desired:
@@ -81,7 +88,7 @@ def _host(inputs: Inputs) -> Desired:
     return Desired(tuple(rows))
 
 
-def _service(inputs: Inputs, service: Service) -> Desired:
+def _service(service: Service, families: Families) -> Desired:
     rows: list[Row] = []
     reasons: dict[Key, str] = {}
     for vip in service.vips:
@@ -90,7 +97,7 @@ def _service(inputs: Inputs, service: Service) -> Desired:
             rows.append(VirtualService(key))
             table = [
                 (_destination(key, node, serial, vip.version, found), found)
-                for serial, (node, found) in enumerate(_standings(inputs, service, vip).values(), start=1)
+                for serial, (node, found) in enumerate(families[vip.version].values(), start=1)
             ]
             rows += [row for row, _ in table]
             rows.append(DestinationOrder(key, tuple(row.address for row, _ in table)))
@@ -103,17 +110,25 @@ def _destination(key: ServiceKey, node: Node, serial: int, version: int, found: 
     return Destination(key, address, found.weight(full), table_weight=found.share(full), serial=serial)
 
 
-def _standings(inputs: Inputs, service: Service, vip: IPAddress) -> dict[str, tuple[Node, Standing]]:
-    """The real servers of one VIP's virtual services, by name, in canonical order."""
+def _standings(inputs: Inputs) -> dict[str, Families]:
+    """What is known of the real servers of every service, in each family that it has a VIP of."""
     cluster, health = inputs.cluster, inputs.health
 
-    def found(node: Node) -> Standing:
-        return standing(health, health_probe(cluster, service, node, vip.version), agent_probe(cluster, node))
+    def found(service: Service, node: Node, version: int) -> Standing:
+        return standing(health, health_probe(cluster, service, node, version), agent_probe(cluster, node))
 
-    return {name: (node, found(node)) for name, node in cluster.real_servers(service).items()}
+    return {
+        name: {
+            version: {
+                server: (node, found(service, node, version)) for server, node in cluster.real_servers(service).items()
+            }
+            for version in dict.fromkeys(vip.version for vip in service.vips)
+        }
+        for name, service in cluster.services.items()
+    }
 
 
-def _failed(inputs: Inputs) -> Desired:
+def _failed(inputs: Inputs, standings: dict[str, Families]) -> Desired:
     """A local route for each address of a failed real server that every service it stands in can do without.
 
     A route ends the flows of all services that go to the address, so one that still uses it prevents it. And when all
@@ -121,12 +136,11 @@ def _failed(inputs: Inputs) -> Desired:
     """
     lost: dict[str, str] = {}
     kept: set[str] = set()
-    for service in inputs.cluster.services.values():
-        for vip in service.vips:
-            standings = _standings(inputs, service, vip).values()
-            alone = all(found.failed for _, found in standings)
-            for node, found in standings:
-                address = str(node.address(vip.version))
+    for families in standings.values():
+        for version, servers in families.items():
+            alone = all(found.failed for _, found in servers.values())
+            for node, found in servers.values():
+                address = str(node.address(version))
                 if found.failed and not alone:
                     lost[address] = found.reason
                 else:
@@ -136,13 +150,13 @@ def _failed(inputs: Inputs) -> Desired:
     return Desired(tuple(rows), {row.key: lost[row.address] for row in rows})
 
 
-def _announcements(inputs: Inputs) -> Desired:
+def _announcements(inputs: Inputs, standings: dict[str, Families]) -> Desired:
     rows: list[Row] = []
     reasons: dict[Key, str] = {}
     verdicts: dict[Verdict, None] = {}
     vips = {vip: None for service in inputs.cluster.services.values() for vip in service.vips}
     for vip in vips:
-        verdict = _should_announce(inputs, vip)
+        verdict = _should_announce(inputs, vip, standings)
         verdicts[verdict] = None
         for peer in inputs.cluster.bgp.peers.values():
             next_hop = inputs.node.address(vip.version)
@@ -152,32 +166,31 @@ def _announcements(inputs: Inputs) -> Desired:
             reasons[row.key] = verdict.reason
             if verdict.good:
                 rows.append(row)
-    return Desired(tuple(rows), reasons, (*_server_verdicts(inputs), *verdicts))
+    return Desired(tuple(rows), reasons, tuple(verdicts))
 
 
-def _should_announce(inputs: Inputs, vip: IPAddress) -> Verdict:
+def _should_announce(inputs: Inputs, vip: IPAddress, standings: dict[str, Families]) -> Verdict:
     """A VIP is announced while the node is ready and at least one of its services has its quorum."""
     if inputs.admin.mode is not Mode.READY:
         return Verdict("vip", str(vip), False, "withdrawn", f"this node is in {inputs.admin}")
     counts, enough = [], False
     for name, service in inputs.cluster.services.items():
         if vip in service.vips:
-            standings = _standings(inputs, service, vip).values()
-            up = sum(found.weight(node.weight) > 0 for node, found in standings)
+            servers = standings[name][vip.version].values()
+            up = sum(found.weight(node.weight) > 0 for node, found in servers)
             enough = enough or up >= service.quorum
-            counts.append(f"{name} has {up} of {len(standings)} servers, needs {service.quorum}")
+            counts.append(f"{name} has {up} of {len(servers)} servers, needs {service.quorum}")
     return Verdict("vip", str(vip), enough, "announced" if enough else "withdrawn", "; ".join(counts))
 
 
-def _server_verdicts(inputs: Inputs) -> list[Verdict]:
-    """One verdict per real server and family, in the order of the file."""
+def _server_verdicts(standings: dict[str, Families], ended: Collection[str | int]) -> tuple[Verdict, ...]:
+    """One verdict per real server and family, in the order of the file. `ended`: addresses with a local route."""
     verdicts: dict[Verdict, None] = {}
-    ended = {row.address for row in _failed(inputs).rows if isinstance(row, LocalRoute)}
-    for service in inputs.cluster.services.values():
-        for vip in service.vips:
-            for name, (node, found) in _standings(inputs, service, vip).items():
+    for families in standings.values():
+        for version, servers in families.items():
+            for name, (node, found) in servers.items():
                 weight = found.weight(node.weight)
-                address = str(node.address(vip.version))
+                address = str(node.address(version))
                 state = f"weight {weight}" + (", failed: its flows are ended" if address in ended else "")
                 verdicts[Verdict("server", f"{name} ({address})", weight > 0, state, found.reason)] = None
-    return list(verdicts)
+    return tuple(verdicts)

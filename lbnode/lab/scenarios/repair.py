@@ -22,7 +22,7 @@ REPAIRED_S = 10.0
 TRY_AGAIN = 75
 ATTEMPTS = 5
 AT_ONCE = 2
-"""`apply` probes once, and what is late then is down: on one processor, not all nodes can be probed at once."""
+"""What is late when `apply` probes is down for it: on one processor, not all nodes can be probed at once."""
 FLOWS = 100
 
 MISTAKES = (
