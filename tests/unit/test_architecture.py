@@ -18,6 +18,7 @@ PURE = [
     "config/crosscheck.py",
     "haproxy/render.py",
     "ipvs/ipvsadm.py",
+    "net/nftables.py",
     "doctor/finding.py",
     "doctor/modules.py",
     "doctor/settings.py",
