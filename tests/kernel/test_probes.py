@@ -209,7 +209,8 @@ def test_what_is_wrong_shows(site: Site, version: int) -> None:
 @pytest.mark.parametrize("version", [4, 6])
 def test_while_flows_of_a_server_are_ended_its_probes_are_refused(site: Site, version: int) -> None:
     asked = probe("s1", version)
-    address, mark = str(CLUSTER.nodes["s1"].address(version)), ("-f", str(asked.mark), *(("-6",) if version == 6 else ()))
+    address = str(CLUSTER.nodes["s1"].address(version))
+    mark = ("-f", str(asked.mark), *(("-6",) if version == 6 else ()))
 
     def renew(_: object) -> None:
         subprocess.run(("ipvsadm", "-e", *mark, "-r", address, "-i", "-w", "1"), check=True)
