@@ -21,6 +21,7 @@ PURE = [
     "config/advice.py",
     "haproxy/render.py",
     "ipvs/ipvsadm.py",
+    "net/nftables.py",
     "doctor/finding.py",
     "doctor/modules.py",
     "doctor/settings.py",
