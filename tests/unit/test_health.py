@@ -136,6 +136,15 @@ def test_a_probe_finds(kind, line, up, reason):
     assert health.reason.startswith(reason)
 
 
+async def told(probes, timeout_s, fall=1):
+    """What probes find; again, as an agent does, while this machine is too busy to tell."""
+    found = {}
+    async with asyncio.timeout(20):
+        while not found or any(health.up is None for health in found.values()):
+            found = await probe_once(probes, timeout_s, fall)
+    return found
+
+
 def starve():
     """Holds the loop past the time-out, as a machine does that has no time for this process."""
     end = time.monotonic() + 0.3
@@ -171,7 +180,7 @@ def test_a_refused_and_a_silent_target_are_down_but_a_missing_route_is_unknown()
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         quiet, refused = Probe("http", "127.0.0.1", port, "/"), Probe("tcp", "127.0.0.1", 1)
-        found = await probe_once([quiet, refused], 0.2)
+        found = await told([quiet, refused], 0.2)
         server.close()
         await server.wait_closed()
         return found[quiet], found[refused]
@@ -190,7 +199,7 @@ def test_who_does_not_even_take_the_connection_is_silent(kind):
                 waiting.setblocking(False)
                 waiting.connect_ex(full.getsockname())
             probe = Probe(kind, "127.0.0.1", full.getsockname()[1], "/" if kind == "http" else "")
-            return (await probe_once([probe], 0.2, fall=2))[probe]
+            return (await told([probe], 0.2, fall=2))[probe]
 
     health = asyncio.run(scenario())
     assert (health.up, health.reason, health.silent) == (False, "no answer within 0.2 s", True)
@@ -260,7 +269,10 @@ def find(probe, timeout_s=5.0):
 
     async def scenario():
         async with Client() as client:
-            return await ask(probe, timeout_s, client)
+            outcome = await ask(probe, timeout_s, client)
+            while "too busy" in outcome.detail:
+                outcome = await ask(probe, timeout_s, client)
+            return outcome
 
     return asyncio.run(scenario())
 
@@ -308,11 +320,11 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
         ([HEAD % 70000, b"." * 65534 + b"ok" + b"." * 4464], "ok", (True, None)),
         ([HEAD % 70000, b"." * 65535 + b"ok" + b"." * 4463], "ok", (False, None)),
         ([HEAD % (1 << 30), *[bytes(1 << 20)] * 1024], "x" * 99, (False, f"HTTP 200 without '{'x' * 40}...'")),
-        ([HEAD % 9, b"torn"], "ok", (False, None)),
+        ([HEAD % 9, b"torn"], "ok", (False, "the answer breaks off")),
         ([b"HTTP/1.1 204 No Content\r\n\r\n"], "ok", (False, "HTTP 204 without 'ok'")),
-        ([b"SSH-2.0-OpenSSH_9.2\r\n"], "", (False, None)),
+        ([b"SSH-2.0-OpenSSH_9.2\r\n"], "", (False, "the answer makes no sense: Bad status line")),
         ([b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000], "", (False, None)),
-        ([], "", (False, None)),
+        ([], "", (False, "closed without an answer")),
     ],
     ids=[
         "pieces",
@@ -412,13 +424,13 @@ def test_what_does_not_speak_tls_is_down_but_not_silent():
             plain = await ask(Probe("https", "127.0.0.1", port, "/"), 5, client)
         with socket.create_server(("127.0.0.1", 0)) as quiet:  # the kernel takes the connection
             async with Client() as client:
-                mute = await ask(Probe("https", "127.0.0.1", quiet.getsockname()[1], "/"), 0.3, client)
+                mute = await ask(Probe("https", "127.0.0.1", quiet.getsockname()[1], "/"), 1, client)
         return plain, mute
 
     plain, mute = asyncio.run(scenario())
     assert plain.ok is False
     assert plain.detail.startswith("no TLS: ")
-    assert (mute.ok, mute.detail, mute.silent) == (False, "no answer within 0.3 s", False)
+    assert (mute.ok, mute.detail, mute.silent) == (False, "no answer within 1 s", False)
 
 
 @pytest.fixture
@@ -480,7 +492,7 @@ def test_a_script_that_takes_too_long_goes_with_all_that_it_started(script, tmp_
 
     async def scenario():
         async with Client() as client:
-            asked = asyncio.create_task(ask(probe, 60 if cancel else 0.5, client))
+            asked = asyncio.create_task(ask(probe, 60 if cancel else 1, client))
             if cancel:
                 await asyncio.to_thread(wait_until, (tmp_path / "pids").exists, 20, "the script to say its numbers")
                 asked.cancel()
@@ -488,7 +500,7 @@ def test_a_script_that_takes_too_long_goes_with_all_that_it_started(script, tmp_
 
     outcome = asyncio.run(scenario())
     if not cancel:
-        assert (outcome.ok, outcome.detail, outcome.silent) == (False, "no answer within 0.5 s", False)
+        assert (outcome.ok, outcome.detail, outcome.silent) == (False, "no answer within 1 s", False)
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == 2
     wait_until(lambda: not any(alive(pid) for pid in pids), 5, "the whole group to be gone")
