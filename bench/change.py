@@ -22,7 +22,7 @@ from lbnode.roles.inputs import Desired
 SIZE = Size(100, 100)
 ADDRESS = SIZE.addresses[49]
 FIRST, SECOND = 50, 25
-"""The new weights: the kernel cuts weights into few steps, and lbnode refuses those that would leave servers without."""
+"""The new weights. The kernel cuts weights into few steps; lbnode refuses those that would leave servers without."""
 KEY = max(SIZE.keys)  # the last in lbnode's order; in keepalived's too it stands late
 
 
@@ -84,10 +84,13 @@ def _keepalived() -> dict[str, float]:
         watch.wait_programmed(SIZE)
 
         def reload(weights: dict[tuple[int, str], int], expected: int) -> float:
+            def signal_and_wait() -> None:
+                process.send_signal(signal.SIGHUP)
+                watch.wait_weight(KEY, ADDRESS, expected)
+
             node.write(peers.KEEPALIVED_CONF, peers.keepalived_text(SIZE, weights))
             clock.rest()
-            process.send_signal(signal.SIGHUP)
-            return clock.milliseconds(lambda: watch.wait_weight(KEY, ADDRESS, expected))
+            return clock.milliseconds(signal_and_wait)
 
         one = reload({(place, ADDRESS): FIRST}, FIRST)
         many = reload({(number, ADDRESS): SECOND for number in services}, SECOND)
@@ -103,6 +106,11 @@ def _processes(log: Path) -> dict[str, float]:
         apply = clock.milliseconds(lambda: site.run(node, site.apply_command()))
         watch.wait_weight(KEY, ADDRESS, FIRST)
         site.start_agent(node, log)
-        node.write(site.PATHS.cluster_file, site.cluster_file(SIZE, {ADDRESS: SECOND}))
-        agent = clock.milliseconds(lambda: watch.wait_weight(KEY, ADDRESS, SECOND))
+        text = site.cluster_file(SIZE, {ADDRESS: SECOND})
+
+        def save_and_wait() -> None:
+            node.write(site.PATHS.cluster_file, text)
+            watch.wait_weight(KEY, ADDRESS, SECOND)
+
+        agent = clock.milliseconds(save_and_wait)
         return {"apply": apply, "agent": agent}
