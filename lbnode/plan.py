@@ -4,13 +4,13 @@
 shown is what is done.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from lbnode.errors import UnsafePlan
 from lbnode.impact import TableChange, table_changes, table_states
-from lbnode.resources import Destination, DestinationOrder, Key, Row, VirtualService
+from lbnode.resources import Announcement, Destination, DestinationOrder, Key, Row, VirtualService
 
 Action = Literal["create", "update", "delete"]
 
@@ -26,11 +26,13 @@ SIGN: dict[Action, str] = {"create": "+", "update": "~", "delete": "-"}
 
 @dataclass(frozen=True)
 class Change:
-    """One step. `old` is None for a create, `new` is None for a delete; `reason` says why, when there is a why."""
+    """One step. `old` is None for a create, `new` is None for a delete; `reason` says why, when there is a why.
+    `quiet`: this node announces no VIP of the row, so that no client's packet meets it while it changes."""
 
     old: Row | None
     new: Row | None
     reason: str = ""
+    quiet: bool = False
 
     @property
     def action(self) -> Action:
@@ -139,8 +141,9 @@ def diff(
     for row in desired:
         if want.setdefault(row.key, row) != row:
             raise ValueError(f"two different rows are wanted for {row.key}")
+    announced = {row.prefix.partition("/")[0] for row in have.values() if isinstance(row, Announcement)}
     changes = [
-        Change(have.get(key), want.get(key), reasons.get(key, ""))
+        Change(have.get(key), want.get(key), reasons.get(key, ""), _quiet(have.get(key) or want[key], announced))
         for key in have.keys() | want.keys()
         if have.get(key) != want.get(key) and not _order_follows(key, have, want)
     ]
@@ -156,10 +159,17 @@ def _order_follows(key: Key, have: Mapping[Key, Row], want: Mapping[Key, Row]) -
         return True
     if not isinstance(new, DestinationOrder):
         return False
-    before = old.addresses if isinstance(old, DestinationOrder) else ()
-    staying = [address for address in before if address in new.addresses]
-    coming = [address for address in new.addresses if address not in before]
-    return (*staying, *coming) == new.addresses
+    before = old.names if isinstance(old, DestinationOrder) else ()
+    staying = [name for name in before if name in new.names]
+    coming = [name for name in new.names if name not in before]
+    return (*staying, *coming) == new.names
+
+
+def _quiet(row: Row, announced: Collection[str]) -> bool:
+    """Whether a row of a Maglev table is out of clients' reach. One by firewall mark may belong to any VIP."""
+    if not isinstance(row, TABLE_ROWS):
+        return False
+    return not announced if row.service.protocol == "fwmark" else row.service.vip not in announced
 
 
 def _when(change: Change) -> tuple[int, int, tuple[str, ...]]:
@@ -177,10 +187,11 @@ def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row]) -> list[str]:
     for row in have.values():
         if not isinstance(row, DestinationOrder) or (VirtualService.KIND, *row.service) not in want:
             continue
-        keys = [(Destination.KIND, *row.service, address) for address in row.addresses]
-        gone = sum(key not in want for key in keys)
-        if 2 * gone > len(keys):
-            dangers.append(f"{row.service} would lose {gone} of its {len(keys)} destinations")
+        wanted = want.get(row.key)
+        staying = wanted.names if isinstance(wanted, DestinationOrder) else ()
+        gone = sum(name not in staying for name in row.names)
+        if 2 * gone > len(row.names):
+            dangers.append(f"{row.service} would lose {gone} of its {len(row.names)} destinations")
     services = [key for key, row in have.items() if isinstance(row, VirtualService)]
     if services and not any(isinstance(row, VirtualService) for row in want.values()):
         dangers.append(f"the node would lose all of its {len(services)} virtual services")
