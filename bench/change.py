@@ -16,7 +16,7 @@ from bench.watch import Watch
 from lbnode import reconcile
 from lbnode.ipvs.driver import IpvsDriver
 from lbnode.lab.namespaces import Node
-from lbnode.resources import Destination
+from lbnode.resources import Destination, Row
 from lbnode.roles.inputs import Desired
 
 SIZE = Size(100, 100)
@@ -47,7 +47,7 @@ def measure(rounds: int, log: Path) -> list[Figure]:
 def _pass() -> dict[str, float]:
     standing = site.rows(SIZE)
     many = Desired(site.rows(SIZE, {ADDRESS: SECOND}))
-    one = Desired(tuple(_changed(row) if row.key == _KEY else row for row in standing))
+    one = Desired(tuple(_changed(row) for row in standing))
 
     def inside() -> dict[str, float]:
         drivers = [IpvsDriver(site.PATHS)]
@@ -66,13 +66,10 @@ def _pass() -> dict[str, float]:
         return node.call(inside)
 
 
-_KEY = (Destination.KIND, *KEY, ADDRESS)
-
-
-def _changed(row: object) -> Destination:
-    if not isinstance(row, Destination):
-        raise TypeError("only a destination has a weight")
-    return replace(row, weight=FIRST, table_weight=FIRST)
+def _changed(row: Row) -> Row:
+    if isinstance(row, Destination) and (row.service, row.address) == (KEY, ADDRESS):
+        return replace(row, weight=FIRST, table_weight=FIRST)
+    return row
 
 
 def _keepalived() -> dict[str, float]:

@@ -19,12 +19,12 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 def rest() -> None:
     """Waits until hardly anything runs: what a namespace leaves behind is cleaned up after its end."""
-    before = _busy()
+    before = -1.0
 
     def quiet() -> bool:
         nonlocal before
         last, before = before, _busy()
-        return before - last < BUSY * REST_S
+        return 0 <= last > before - BUSY * REST_S
 
     wait_until(quiet, 60, "a quiet kernel", REST_S)
 

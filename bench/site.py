@@ -38,7 +38,7 @@ bgp:
   local_asn: 64501
   peers:
     r1: {{address: 192.0.2.251, asn: 64500}}
-probe: {{interval_s: 60, timeout_s: 10}}
+probe: {{interval_s: 60, timeout_s: 10, via: direct}}
 nodes:
   {NODE}: {{role: l4, ipv4: {OWN}}}
   s1: {{role: backend, ipv4: 192.0.2.252}}
