@@ -37,6 +37,10 @@ ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - nothing is bound to it
 """What stands for a VIP in the key of a service by firewall mark: it only says the family."""
 
 
+PROBE_MARKS = 0x6C000000
+"""Firewall marks of our probes: from this one on, 2^24 of them."""
+
+
 class ServiceKey(NamedTuple):
     """What IPVS knows a virtual service by. `vip` is an address in its canonical text form. A service by firewall mark
     has protocol `fwmark`, the mark as its port, and one of ANY as its VIP."""
@@ -53,6 +57,11 @@ class ServiceKey(NamedTuple):
     def real_port(self) -> int:
         """The port of its destinations, unless they are told another; 0: as the client's packet says."""
         return 0 if self.protocol == "fwmark" else self.port
+
+    @property
+    def carries_probes(self) -> bool:
+        """Whether it is there for probes alone."""
+        return self.protocol == "fwmark" and self.port & 0xFF000000 == PROBE_MARKS
 
     def __str__(self) -> str:
         if self.protocol == "fwmark":

@@ -19,7 +19,7 @@ class Probe:
 
     `mark` decides the way it takes: DIRECT_MARK goes where the routes say; one that IPVS knows a virtual service by
     goes through that, in the tunnel, to the real server behind it, and then `address` is a VIP. `source`: the own
-    address it asks from; any if empty. The last five matter to http, https and script (see `config.model.ServiceProbe`).
+    address it asks from; any if empty. The last five matter to http, https and script (`config.model.ServiceProbe`).
     """
 
     kind: Literal["http", "https", "tcp", "agent", "script"]
