@@ -14,7 +14,8 @@ MESSAGE = struct.Struct("=IHHII")
 """Length, type, flags, sequence number, port (netlink.h, struct nlmsghdr)."""
 GENERIC = struct.Struct("=BBH")
 """Command, version, reserved (genetlink.h, struct genlmsghdr)."""
-HEAD = MESSAGE.size + GENERIC.size
+BOTH = struct.Struct("=IHHIIBBH")
+HEAD = BOTH.size
 
 
 class Message(NamedTuple):

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 from lbnode.errors import LbnodeError, Missing, NotPermitted
-from lbnode.ipvs.messages import DUMP_INTERRUPTED, GENERIC, HEAD, MESSAGE, Message, align, alike, messages
+from lbnode.ipvs.messages import BOTH, DUMP_INTERRUPTED, GENERIC, HEAD, MESSAGE, Message, align, alike, messages
 
 BATCH_BYTES = 60_000
 """Beyond some 8 kB larger batches gain nothing; 64 kB fit any socket buffer."""
@@ -209,14 +209,14 @@ class GenericNetlink:
 
 def _pack(family: int, flags: int, sequence: int, request: Request) -> bytes:
     length = HEAD + len(request.payload)
-    return MESSAGE.pack(length, family, flags, sequence, 0) + GENERIC.pack(request.command, 1, 0) + request.payload
+    return BOTH.pack(length, family, flags, sequence, 0, request.command, 1, 0) + request.payload
 
 
 def _batches(groups: Sequence[Sequence[Request]]) -> Iterator[Sequence[Sequence[Request]]]:
     """Runs of whole groups of at most BATCH_BYTES; a larger group travels alone."""
     start, size = 0, 0
     for index, group in enumerate(groups):
-        length = sum(HEAD + len(request.payload) for request in group)
+        length = sum([HEAD + len(request.payload) for request in group])
         if size and size + length > BATCH_BYTES:
             yield groups[start:index]
             start, size = index, 0
