@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 from lbnode.errors import LbnodeError, Missing, NotPermitted
-from lbnode.ipvs.messages import BOTH, DUMP_INTERRUPTED, GENERIC, HEAD, MESSAGE, Message, align, alike, messages
+from lbnode.ipvs.messages import BOTH, DUMP_INTERRUPTED, GENERIC, HEAD, Message, align, alike, messages
 
 BATCH_BYTES = 60_000
 """Beyond some 8 kB larger batches gain nothing; 64 kB fit any socket buffer."""
