@@ -19,6 +19,7 @@ from lbnode.drivers import Observed, Result
 from lbnode.errors import Missing
 from lbnode.ipvs import codec, rows, steps, timeouts
 from lbnode.ipvs.ledger import Ledger
+from lbnode.ipvs.memory import Memory
 from lbnode.ipvs.netlink import GenericNetlink, Request
 from lbnode.maglev import SLOTS
 from lbnode.paths import Paths
@@ -39,6 +40,7 @@ class IpvsDriver:
         self._table_weights: dict[ServiceKey, dict[str, int]] = {}
         self._counts: Counter[ServiceKey] = Counter()
         self._ours: set[ServiceKey] = set()
+        self._memory = Memory()
 
     def observe(self, wanted: Sequence[Row]) -> Observed:
         """Also notes the wanted table weights, which the kernel does not tell, for `apply`."""
@@ -48,19 +50,21 @@ class IpvsDriver:
         ours = self._ours = _services(wanted) | self._ledger.read()
         found: list[Row] = []
         foreign: list[str] = []
+        self._memory.begin()
         with _open() as link:
             if any(isinstance(row, IpvsTimeouts) for row in wanted):
                 found.append(timeouts.decode(link.ask(timeouts.QUERY)))
             for payload in link.dump(Request(codec.Command.GET_SERVICE)):
-                service = codec.decode_service(payload)
-                records = _destinations(link, service)
+                service = self._memory.service(payload)
+                records = self._memory.destinations(link.dump(codec.destinations_query(service)))
                 key = rows.key_of(service)
                 if key is None or key not in ours:
                     foreign.append(rows.foreign_service(service, len(records)))
                     continue
                 self._counts[key] = len(records)
-                found += rows.rows_of(key, service, records)
-                foreign += [rows.foreign_destination(key, item) for item in records if not rows.is_ours(key, item)]
+                table = self._memory.table(key, service, records)
+                found += table.rows
+                foreign += table.foreign
         return Observed(tuple(found), tuple(foreign))
 
     def apply(self, changes: Sequence[Change]) -> list[Result]:
