@@ -87,22 +87,30 @@ def apply(wanted: Plan, drivers: Sequence[Driver]) -> list[Result]:
     """Carries out the changes in their order, a run of one driver's changes at a time."""
     owner = {kind: driver for driver in drivers for kind in driver.kinds}
     results: list[Result] = []
+    failed: list[Result] = []
     for driver, run_of in groupby(wanted.changes, key=lambda change: owner[type(change.row)]):
         todo: list[Change] = []
         for change in run_of:
-            held = _held_back(change, results)
-            if held:
+            if held := _held_back(change, failed):
                 results.append(Result(change, held))
+                failed += _failed(results[-1:])
             else:
                 todo.append(change)
-        results += driver.apply(todo) if todo else []
+        done = driver.apply(todo) if todo else []
+        results += done
+        failed += _failed(done)
     return results
 
 
-def _held_back(change: Change, results: Sequence[Result]) -> str:
+def _failed(results: Sequence[Result]) -> list[Result]:
+    return [result for result in results if result.error and not isinstance(result.change.row, Running)]
+
+
+def _held_back(change: Change, failed: Sequence[Result]) -> str:
     """Why this change must wait, if it must: an announcement for all that is under it, a reload for its file, new
     flows for the end of the route that would refuse them."""
-    failed = [result for result in results if result.error and not isinstance(result.change.row, Running)]
+    if not failed:
+        return ""
     row = change.new
     if isinstance(change.row, Running):
         failed = [result for result in failed if isinstance(result.change.row, File)]

@@ -18,6 +18,7 @@ from lbnode.errors import LbnodeError, Missing
 from lbnode.ipvs import batches, codec, live, removal, rows, steps, timeouts
 from lbnode.ipvs.batches import Known
 from lbnode.ipvs.ledger import Ledger
+from lbnode.ipvs.memory import Memory
 from lbnode.ipvs.netlink import GenericNetlink, Request
 from lbnode.paths import Paths
 from lbnode.plan import Change
@@ -37,6 +38,7 @@ class IpvsDriver:
         self._known = Known()
         self._ours: set[ServiceKey] = set()
         self._idle: set[Key] = set()
+        self._memory = Memory()
 
     def observe(self, wanted: Sequence[Row]) -> Observed:
         """Also notes what the kernel does not tell (table weights), or `apply` needs to know."""
@@ -47,21 +49,22 @@ class IpvsDriver:
         found: list[Row] = []
         foreign = [problem] if (problem := self._ledger.problem()) else []
         connections: dict[Key, int] = {}
+        self._memory.begin()
         with _open() as link:
             if any(isinstance(row, IpvsTimeouts) for row in wanted):
                 found.append(timeouts.decode(link.ask(timeouts.QUERY)))
             for payload in link.dump(Request(codec.Command.GET_SERVICE)):
-                service = codec.decode_service(payload)
+                service = self._memory.service(payload)
                 dump = link.dump(codec.destinations_query(service))
+                records = self._memory.destinations(dump)
                 key = rows.key_of(service)
                 if key is None or key not in self._ours:
                     foreign.append(rows.foreign_service(service, len(dump)))
                     continue
-                records = [codec.decode_destination(item) for item in dump]
-                here = rows.rows_of(key, service, records)
-                self._known.saw(here, len(records))
-                found += here
-                foreign += [rows.foreign_destination(key, item) for item in records if not rows.is_ours(key, item)]
+                table = self._memory.table(key, service, records)
+                self._known.saw(table.rows, len(records))
+                found += table.rows
+                foreign += table.foreign
                 connections |= self._unwanted(key, records, dump, names.get(key, set()))
         self._known.wants(wanted)
         return Observed(tuple(found), tuple(foreign), self._busy(connections))
