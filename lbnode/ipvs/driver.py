@@ -19,7 +19,8 @@ from lbnode.ipvs import batches, codec, live, removal, rows, steps, timeouts
 from lbnode.ipvs.batches import Known
 from lbnode.ipvs.ledger import Ledger
 from lbnode.ipvs.memory import Memory
-from lbnode.ipvs.netlink import GenericNetlink, Request
+from lbnode.ipvs.messages import Request
+from lbnode.ipvs.netlink import GenericNetlink
 from lbnode.paths import Paths
 from lbnode.plan import Change
 from lbnode.resources import Destination, DestinationOrder, IpvsTimeouts, Key, Row, ServiceKey, VirtualService
@@ -46,6 +47,7 @@ class IpvsDriver:
         self._known = Known()
         self._idle = set()
         names = _names(wanted)
+        others: set[ServiceKey] = set()
         found: list[Row] = []
         foreign = [problem] if (problem := self._ledger.problem()) else []
         connections: dict[Key, int] = {}
@@ -65,9 +67,12 @@ class IpvsDriver:
                 self._known.saw(table.rows, len(records))
                 found += table.rows
                 foreign += table.foreign
-                connections |= self._unwanted(key, records, dump, names.get(key, set()))
+                if key in names:
+                    connections |= self._unwanted(key, records, dump, names[key])
+                else:
+                    others.add(key)
         self._known.wants(wanted)
-        return Observed(tuple(found), tuple(foreign), self._busy(connections))
+        return Observed(tuple(found), tuple(foreign), self._busy(connections, others))
 
     def apply(self, changes: Sequence[Change]) -> list[Result]:
         """All of it in as few batches as its orders allow: an order is mended from the rows that then stand."""
@@ -115,9 +120,10 @@ class IpvsDriver:
                     self._idle.add(row.key)
         return found
 
-    def _busy(self, connections: dict[Key, int]) -> dict[Key, Busy]:
+    def _busy(self, connections: dict[Key, int], others: Collection[ServiceKey]) -> dict[Key, Busy]:
+        """`others` are services of ours that nobody spoke of this time."""
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        since = self._ledger.unwanted(connections, now)
+        since = self._ledger.unwanted(connections, now, others)
         return {key: Busy(count, now - since[key]) for key, count in connections.items() if count}
 
     def _reorder(self, link: GenericNetlink, changes: list[Change]) -> list[Result]:
@@ -155,13 +161,15 @@ def _services(of: Iterable[Row]) -> set[ServiceKey]:
     return {row.service for row in of if isinstance(row, VirtualService | Destination | DestinationOrder)}
 
 
-def _names(wanted: Iterable[Row]) -> dict[ServiceKey, set[str]]:
-    """What each service's wanted destinations are called."""
+def _names(wanted: Iterable[Row]) -> dict[ServiceKey, Collection[str]]:
+    """What each wanted service's destinations are called."""
     found: dict[ServiceKey, set[str]] = {}
     for row in wanted:
-        if isinstance(row, Destination):
+        if isinstance(row, VirtualService):
+            found.setdefault(row.service, set())
+        elif isinstance(row, Destination):
             found.setdefault(row.service, set()).add(row.name)
-    return found
+    return dict(found)
 
 
 def _destinations(link: GenericNetlink, service: codec.Service) -> list[codec.Destination]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from lbnode.errors import NotPermitted
 from lbnode.ipvs import codec, rows
-from lbnode.ipvs.netlink import GenericNetlink, Request
+from lbnode.ipvs.messages import Request
+from lbnode.ipvs.netlink import GenericNetlink
 from lbnode.resources import Destination, Row, ServiceKey, VirtualService
 
 CONNECTIONS = Path("/proc/thread-self/net/ip_vs_conn")
