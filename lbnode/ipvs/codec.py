@@ -93,6 +93,7 @@ _NESTED = 0x8000
 _CMD_SERVICE, _CMD_DEST = 1, 2
 _AF, _PROTOCOL, _ADDR, _PORT, _FWMARK, _SCHED, _FLAGS, _TIMEOUT, _NETMASK = range(1, 10)
 _D_ADDR, _D_PORT, _D_FWD, _D_WEIGHT, _D_UPPER, _D_LOWER = range(1, 7)
+_D_ACTIVE, _D_INACTIVE, _D_PERSISTENT = 7, 8, 9
 _D_FAMILY, _D_TUN_TYPE, _D_TUN_PORT, _D_TUN_FLAGS = 11, 13, 14, 15
 
 _NEST = struct.Struct("=HH")
@@ -156,30 +157,14 @@ def decode_destination(payload: bytes) -> Destination:
         raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None
 
 
-# Remembered, because the same real servers stand under many services, and services have many of them.
-@lru_cache(maxsize=8192)
-def _service_part(service: Service) -> bytes:
-    """The attribute that names a service."""
-    return _nest(_CMD_SERVICE, _service_key(service))
-
-
-@lru_cache(maxsize=8192)
-def _destination_part(destination: Destination, whole: bool) -> bytes:
-    """The attribute of a destination, with its settings or with its key alone."""
-    family, packed = _packed_address(destination.address)
-    port = destination.port.to_bytes(2, "big")
-    body = _DEST_KEY.pack(20, _D_ADDR, packed, 6, _D_PORT, port, 6, _D_FAMILY, family)
-    if whole:
-        body += _DEST_SETTINGS.pack(
-            *(8, _D_FWD, destination.forwarding),
-            *(8, _D_WEIGHT, destination.weight),
-            *(8, _D_UPPER, destination.upper),
-            *(8, _D_LOWER, destination.lower),
-            *(5, _D_TUN_TYPE, destination.tunnel),
-            *(6, _D_TUN_PORT, destination.tunnel_port.to_bytes(2, "big")),
-            *(6, _D_TUN_FLAGS, destination.tunnel_flags),
-        )
-    return _nest(_CMD_DEST, body)
+def decode_connections(payload: bytes) -> int:
+    """How many entries the destination in an answer has in the connection table: flows that are open, flows of which a
+    side has ended or that know no end (UDP), and clients with persistence."""
+    try:
+        found = attributes(attributes(payload)[_CMD_DEST])
+        return sum(int.from_bytes(found[kind], sys.byteorder) for kind in (_D_ACTIVE, _D_INACTIVE, _D_PERSISTENT))
+    except KeyError as missing:
+        raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None
 
 
 def _service(found: dict[int, bytes]) -> Service:
