@@ -167,6 +167,32 @@ def decode_connections(payload: bytes) -> int:
         raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None
 
 
+# Remembered, because the same real servers stand under many services, and services have many of them.
+@lru_cache(maxsize=8192)
+def _service_part(service: Service) -> bytes:
+    """The attribute that names a service."""
+    return _nest(_CMD_SERVICE, _service_key(service))
+
+
+@lru_cache(maxsize=8192)
+def _destination_part(destination: Destination, whole: bool) -> bytes:
+    """The attribute of a destination, with its settings or with its key alone."""
+    family, packed = _packed_address(destination.address)
+    port = destination.port.to_bytes(2, "big")
+    body = _DEST_KEY.pack(20, _D_ADDR, packed, 6, _D_PORT, port, 6, _D_FAMILY, family)
+    if whole:
+        body += _DEST_SETTINGS.pack(
+            *(8, _D_FWD, destination.forwarding),
+            *(8, _D_WEIGHT, destination.weight),
+            *(8, _D_UPPER, destination.upper),
+            *(8, _D_LOWER, destination.lower),
+            *(5, _D_TUN_TYPE, destination.tunnel),
+            *(6, _D_TUN_PORT, destination.tunnel_port.to_bytes(2, "big")),
+            *(6, _D_TUN_FLAGS, destination.tunnel_flags),
+        )
+    return _nest(_CMD_DEST, body)
+
+
 def _service(found: dict[int, bytes]) -> Service:
     family = int.from_bytes(found[_AF], sys.byteorder)
     service = Service(

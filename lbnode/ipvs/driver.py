@@ -18,7 +18,6 @@ from lbnode.errors import LbnodeError, Missing
 from lbnode.ipvs import batches, codec, live, removal, rows, steps, timeouts
 from lbnode.ipvs.batches import Known
 from lbnode.ipvs.ledger import Ledger
-from lbnode.ipvs.memory import Memory
 from lbnode.ipvs.netlink import GenericNetlink, Request
 from lbnode.paths import Paths
 from lbnode.plan import Change

@@ -7,6 +7,7 @@ that it is reported and left alone rather than mistaken for ours.
 
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal, cast
 
 from lbnode.errors import LbnodeError
