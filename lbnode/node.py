@@ -39,24 +39,47 @@ def load_cluster(identity: Identity) -> Cluster:
     return cluster
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What a node should look like, and what that was worked out from."""
+
+    inputs: Inputs
+    back: tuple[float, ...]
+    desired: Desired
+
+
 def desired_state(identity: Identity, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Desired:
     """What this node should look like now. It depends on what people and probes say, and, where that is not decided
     afresh each time, on what the node does already."""
-    version, ended, announced = (2, 6), frozenset[str](), frozenset[str]()
-    if identity.role == "l7":
-        from lbnode.haproxy.program import version as haproxy_version
+    return decide(identity, cluster, admin, health).desired
 
-        version = haproxy_version()
+
+def decide(
+    identity: Identity,
+    cluster: Cluster,
+    admin: AdminState,
+    health: Mapping[Probe, Health],
+    last: Decision | None = None,
+) -> Decision:
+    """As `desired_state`; the very decision `last` when all that it was worked out from is the same."""
+    version, ended, announced = (2, 6), frozenset[str](), frozenset[str]()
     if identity.role == "l4":
         from lbnode.bgp import driver as bgp
         from lbnode.net import policy
 
         ended, announced = policy.ended(), bgp.announced(identity.paths)
+    if identity.role == "l7":
+        from lbnode.haproxy.program import version as haproxy_version
+
+        version = haproxy_version()
     templates = load_templates(identity.paths.templates)
-    return desired(
-        identity.role,
-        Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced),
-    )
+    inputs = Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced)
+    # Beyond the longest slow start it makes no difference for how long a server has been back.
+    longest = max((service.slow_start_s for service in cluster.services.values()), default=0)
+    back = tuple(-1.0 if found.back_for_s is None else min(found.back_for_s, longest) for found in health.values())
+    if last is not None and last.inputs == inputs and last.back == back:
+        return last
+    return Decision(inputs, back, desired(identity.role, inputs))
 
 
 def groundwork(identity: Identity, cluster: Cluster) -> Desired:

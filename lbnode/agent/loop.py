@@ -23,7 +23,7 @@ from lbnode.health.monitor import Monitor, Pace
 from lbnode.health.state import Probe
 from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
-from lbnode.node import Identity, desired_state, drivers, groundwork, load_cluster, wanted_probes
+from lbnode.node import Decision, Identity, decide, drivers, groundwork, load_cluster, wanted_probes
 from lbnode.plan import Plan
 from lbnode.reconcile import Pass, ensure, run
 from lbnode.roles.inputs import Desired
@@ -45,6 +45,7 @@ class Agent:
         self._cluster: Cluster = load_cluster(identity)
         self._cluster_stamp = self._stamp()
         self._reading = files.read(identity.paths, identity.role)
+        self._decision: Decision | None = None
         self._desired = Desired()
         self._left = Plan()
         self._probes: tuple[Probe, ...] = ()
@@ -165,8 +166,11 @@ class Agent:
         began = time.time()
         try:
             with exclusive(identity.paths.lock):
-                self._desired = desired_state(identity, self._cluster, self._reading.state, self._monitor.health)
-                done = run(self._desired, self._drivers)
+                self._decision = decide(
+                    identity, self._cluster, self._reading.state, self._monitor.health, self._decision
+                )
+                self._desired = self._decision.desired
+                done = run(self._desired, self._drivers, last=self._left)
         except LbnodeError as error:
             self._tell("pass", str(error))
             return False
