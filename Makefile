@@ -36,8 +36,9 @@ smp-test: system venv
 lab-test: system venv
 	$(BIN)/pytest -v tests/lab
 
+bench: PROGRAMS += keepalived
 bench: system venv
-	$(BIN)/lbnode lab kernel -- $(BIN)/python bench/ipvs.py
+	$(BIN)/python -m bench
 
 docs: venv
 	$(BIN)/python -m lbnode.config.reference > docs/reference/cluster-file.md
