@@ -18,7 +18,7 @@ from pathlib import Path
 from lbnode.bgp import exabgp as speaker
 from lbnode.config.model import IPAddress
 from lbnode.lab import ecmp
-from lbnode.lab.build import templates
+from lbnode.lab.build import RUN, templates
 from lbnode.lab.errors import LabError
 from lbnode.lab.programs import EXABGP, HAPROXY, PATHS, in_python
 from lbnode.lab.scenarios.stage import PORT, Stage
@@ -178,8 +178,11 @@ class Keepalived:
         self._ip(name, lines)
 
     def _ip(self, name: str, lines: Sequence[str]) -> None:
-        """Commands of ip(8), all in one process."""
-        done = self.stage.node(name).run(["ip", "-batch", "-"], input="".join(f"{line}\n" for line in lines))
+        """Commands of ip(8), all in one process; from a file, because programs that are forked meanwhile would keep the
+        pipe of its input open."""
+        node, batch = self.stage.node(name), str(RUN / "ip.batch")
+        node.write(batch, "".join(f"{line}\n" for line in lines))
+        done = node.run(["ip", "-batch", batch])
         if done.returncode:
             raise LabError(f"cannot set up {name}: {done.stderr.strip()}")
 
