@@ -39,6 +39,7 @@ PID_FILES = (Path("/run/keepalived.pid"), Path("/run/checkers.pid"))
 HEALTHCHECK = (sys.executable, "-m", "exabgp.application.healthcheck")
 STARTED_S = 60.0
 STARTED_PER_NODE_S = 5.0
+POLL_S = 0.5
 
 L4_SYSCTLS = {
     "net/ipv4/ip_forward": 1,
@@ -84,8 +85,11 @@ class Keepalived:
         for name in stage.l4:
             self._start_l4(name, l7)
         deadline_s = STARTED_S + STARTED_PER_NODE_S * len(stage.lab.topology.machines)
-        wait_until(lambda: self.uses(l7), deadline_s, "every real server on every L4 node, by keepalived")
-        stage.wait(lambda: all(map(stage.routed_fully, stage.l4)), deadline_s, "every VIP by every L4 node")
+        wait_until(lambda: self.uses(l7), deadline_s, "every real server on every L4 node, by keepalived", POLL_S)
+        # Not before: health checks that find nobody announce as well, with MED 1000, and turn one after the other.
+        for name in stage.l4:
+            self._add(name, EXABGP, _exabgp)
+        wait_until(lambda: all(map(stage.routed_fully, stage.l4)), deadline_s, "every VIP by every L4 node", POLL_S)
 
     def uses(self, l7: Sequence[str]) -> bool:
         """Whether every L4 node uses these L7 nodes and all backends, and no others."""
@@ -138,7 +142,6 @@ class Keepalived:
         self._write_l4(name, l7)
         node.write(BGP_CONF, files.exabgp_conf(self._templates(), cluster, name, self.timers, HEALTHCHECK))
         self._add(name, KEEPALIVED, _keepalived)
-        self._add(name, EXABGP, _exabgp)
 
     def _write_l4(self, name: str, l7: Sequence[str]) -> None:
         cluster = self.stage.lab.topology.cluster
