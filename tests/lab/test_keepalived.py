@@ -16,17 +16,18 @@ pytestmark = pytest.mark.lab
 LBNODE = Path(sys.executable).with_name("lbnode")
 EFFECT_S = 40.0
 POLL_S = 0.25
+TIMERS = {"delay_loop_s": 3, "interval_s": 2}
 
 
 def watch(work):
-    """What the tests need to know, as JSON can hold it. Takes about a minute with the fast timers."""
+    """What the tests need to know, as JSON can hold it. Takes about a minute."""
     from lbnode.lab import programs
     from lbnode.lab.build import build, load
     from lbnode.lab.clients.crowd import Crowd
     from lbnode.lab.scenarios.report import Report
     from lbnode.lab.scenarios.stage import Stage
     from lbnode.lab.stacks.keepalived import Keepalived
-    from lbnode.lab.stacks.keepalived_files import FAST
+    from lbnode.lab.stacks.keepalived_files import Timers
     from lbnode.lab.supervisor import Supervisor
     from lbnode.templates import share
 
@@ -34,7 +35,7 @@ def watch(work):
     with build(topology, work) as lab, Supervisor(lab.logs) as supervisor:
         programs.start_network(lab, supervisor)
         with Crowd(lab.nodes[topology.clients.name], lab.logs / "users.log") as crowd:
-            stage, stack = Stage(lab, supervisor, crowd, Report()), Keepalived(FAST)
+            stage, stack = Stage(lab, supervisor, crowd, Report()), Keepalived(Timers(**TIMERS))
             stack.start(stage, stage.l7)
             found = {"names": [stage.l4, stage.l7, stage.backends]}
             found |= serving(stage) | l4_orders(stage, stack) | l7_orders(stage, stack) | restart(stage, stack)
@@ -81,8 +82,20 @@ def serving(stage):
         "replies": [[reply.vip, reply.status, reply.body.strip(), reply.problem] for reply in replies],
         "carried": carried,
         "rows": {name: rows(stage, name) for name in stage.l4},
-        "processes": {name: stage.node(name).run(["ps", "-eo", "args"]).stdout for name in stage.l4},
+        "processes": {name: children(stage, name) for name in stage.l4},
     }
+
+
+def children(stage, l4):
+    """The command lines of what ExaBGP on an L4 node has started."""
+    pid = stage.supervisor.pid(stage.key(l4, "exabgp"))
+    return stage.node(l4).run(["ps", "-o", "args=", "--ppid", str(inside(pid))]).stdout.splitlines()
+
+
+def inside(pid):
+    """A process id as its own node counts."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return re.search(r"^NSpid:.*\s(\d+)$", status, re.MULTILINE)[1]
 
 
 def l4_orders(stage, stack):
@@ -173,7 +186,8 @@ def test_the_tables_are_what_the_published_lab_makes(found):
 
 def test_one_health_check_per_family_on_each_l4_node(found):
     for processes in found["processes"].values():
-        assert processes.count("-m exabgp.application.healthcheck") == 2, processes
+        assert len(processes) == 2, processes
+        assert all("-m exabgp.application.healthcheck" in line for line in processes), processes
 
 
 def test_disable_does_not_withdraw_but_announces_with_a_higher_med(found):

@@ -7,11 +7,11 @@ with its checks for many VIPs, a real server deleted when its health URI fails.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lbnode.bgp.exabgp import router_id
-from lbnode.config.model import Cluster, IPAddress, Service
+from lbnode.config.model import Balancing, Cluster, IPAddress, Service
 from lbnode.haproxy.render import duration
 from lbnode.lab.errors import LabError
 from lbnode.templates import Templates
@@ -52,7 +52,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Group:
-    """The VIPs of one service and family that share a port, and with it their real servers and checks."""
+    """VIPs of one family that share a port and real servers, and with them the checks."""
 
     name: str
     vips: tuple[IPAddress, ...]
@@ -64,18 +64,25 @@ class Group:
 
 def groups(cluster: Cluster, l7: Sequence[str]) -> list[Group]:
     """What an L4 node serves, with these L7 nodes, in this order. Raises LabError for services this stack lacks."""
-    found = []
+    found: dict[str, Group] = {}
     for name, service in cluster.services.items():
-        if service.protocol != "tcp":
-            raise LabError(f"cannot serve {name} with keepalived in this lab: {service.protocol} is not written down")
+        if service.protocol != "tcp" or service.ipvs != Balancing():
+            raise LabError(f"cannot serve {name} with keepalived: this lab's files know plain TCP, mh and ipip only")
         for version in FAMILIES:
             vips = tuple(vip for vip in service.vips if vip.version == version)
-            members = l7 if service.through == "l7" else tuple(cluster.members(service.pool))
-            servers = tuple(_address(cluster, member, version) for member in members) if vips else ()
             for port in service.ports if vips else ():
-                label = f"{name}-v{version}-{port}"
-                found.append(Group(label, vips, port, servers, _check(cluster, service), READY[version]))
-    return found
+                group = _group(cluster, service, l7, version, port)
+                known = found.get(group.name, group)
+                found[group.name] = replace(group, vips=(*known.vips, *vips))
+    return list(found.values())
+
+
+def _group(cluster: Cluster, service: Service, l7: Sequence[str], version: int, port: int) -> Group:
+    """Without VIPs yet."""
+    behind = "l7" if service.through == "l7" else f"{service.pool}-direct"
+    members = l7 if service.through == "l7" else tuple(cluster.members(service.pool))
+    servers = tuple(_address(cluster, member, version) for member in members)
+    return Group(f"{behind}-v{version}-{port}", (), port, servers, _check(cluster, service), READY[version])
 
 
 def _check(cluster: Cluster, service: Service) -> Check:
