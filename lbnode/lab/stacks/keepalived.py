@@ -141,7 +141,7 @@ class Keepalived:
         self._ip(name, [f"address add {vip}/{vip.max_prefixlen} dev lo" for vip in dict.fromkeys(vips)])
         self._write_l4(name, l7)
         node.write(BGP_CONF, files.exabgp_conf(self._templates(), cluster, name, self.timers, HEALTHCHECK))
-        self._add(name, KEEPALIVED, _keepalived)
+        self._add(name, KEEPALIVED, become_keepalived)
 
     def _write_l4(self, name: str, l7: Sequence[str]) -> None:
         cluster = self.stage.lab.topology.cluster
@@ -198,7 +198,7 @@ def _socat(listen: str) -> list[str]:
     return ["socat", f"{listen},reuseaddr,fork", f"OPEN:{AGENT_CHECK},rdonly"]
 
 
-def _keepalived() -> int:
+def become_keepalived() -> int:
     """Becomes keepalived, checks only, in the foreground. Runs in a forked child.
 
     Files of an earlier life that was killed would keep it from starting: its processes, which nobody has waited for
@@ -206,7 +206,9 @@ def _keepalived() -> int:
     """
     for stale in PID_FILES:
         stale.unlink(missing_ok=True)
-    os.execvp(KEEPALIVED, [KEEPALIVED, "-n", "-l", "-D", "-C", "-f", str(CONF)])  # noqa: S606 - no shell, on purpose
+    # Line by line: its log would come pages late.
+    argv = ["stdbuf", "-oL", KEEPALIVED, "-n", "-l", "-D", "-C", "-f", str(CONF)]
+    os.execvp(argv[0], argv)  # noqa: S606 - there is no shell, which is as it should be
 
 
 def _exabgp() -> int:
