@@ -1,14 +1,15 @@
 # The two commands of the README are `make demo` and `make test`; the others are for work on lbnode itself.
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check kernel-test lab-test bench docs venv system format clean
+.PHONY: demo test check kernel-test smp-test lab-test bench docs venv system format clean
 
 # Debian's own python3: the lab's guest runs as whoever called it and must be able to read the interpreter.
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN    := .venv/bin
 APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
-PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 keepalived kmod procps socat user-mode-linux python3-venv
+PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables \
+	qemu-system-x86 busybox-static keepalived socat
 # A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).
 COMPILER := $(shell grep -qs amx_tile /proc/cpuinfo && ! command -v cc >/dev/null && echo gcc)
 MISSING   = $(shell for p in $(PROGRAMS) $(COMPILER); do \
@@ -17,7 +18,7 @@ MISSING   = $(shell for p in $(PROGRAMS) $(COMPILER); do \
 demo: system venv
 	@$(BIN)/lbnode lab run three-tier
 
-test: check kernel-test lab-test
+test: check kernel-test smp-test lab-test
 
 check: venv system
 	$(BIN)/ruff format --check -q .
@@ -27,6 +28,10 @@ check: venv system
 
 kernel-test: system venv
 	$(BIN)/lbnode lab kernel -- $(BIN)/pytest -q tests/kernel
+
+# On Debian's own kernel with two processors, in QEMU; the kernel is fetched once, into ~/.cache/lbnode.
+smp-test: system venv
+	$(BIN)/lbnode lab kernel --smp -- $(BIN)/pytest -q tests/smp
 
 lab-test: system venv
 	$(BIN)/pytest -v tests/lab

@@ -10,6 +10,7 @@ from typing import Literal
 
 from lbnode.errors import UnsafePlan
 from lbnode.impact import TableChange, table_changes, table_states
+from lbnode.ipvs import order
 from lbnode.resources import Announcement, Destination, DestinationOrder, Key, Row, VirtualService
 
 Action = Literal["create", "update", "delete"]
@@ -77,14 +78,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """The changes in the order in which they are made, rows of others that were seen and are left alone, and the two
-    sides that were compared."""
+    """The changes in the order in which they are made, rows of others that were seen and are left alone, what is waited
+    for, and the two sides that were compared."""
 
     changes: tuple[Change, ...] = ()
     foreign: tuple[str, ...] = ()
     dangers: tuple[str, ...] = ()
     actual: tuple[Row, ...] = field(default=(), repr=False, compare=False)
     desired: tuple[Row, ...] = field(default=(), repr=False, compare=False)
+    waiting: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.changes)
@@ -93,6 +95,7 @@ class Plan:
         lines = [str(change) for change in self.changes]
         lines += [str(change) for change in self.impact]
         lines += [f"! {danger}" for danger in self.dangers]
+        lines += [f"  waiting: {line}" for line in self.waiting]
         lines += [f"  left alone: {row}" for row in self.foreign]
         return "\n".join(lines)
 
@@ -117,6 +120,7 @@ class Plan:
             "changes": [change.as_json() for change in self.changes],
             "impact": [change.as_json() for change in self.impact],
             "dangers": list(self.dangers),
+            "waiting": list(self.waiting),
             "foreign": list(self.foreign),
         }
 
@@ -143,13 +147,22 @@ def diff(
             raise ValueError(f"two different rows are wanted for {row.key}")
     announced = {row.prefix.partition("/")[0] for row in have.values() if isinstance(row, Announcement)}
     changes = [
-        Change(have.get(key), want.get(key), reasons.get(key, ""), _quiet(have.get(key) or want[key], announced))
+        _change(have.get(key), want.get(key), reasons.get(key, ""), announced)
         for key in have.keys() | want.keys()
         if have.get(key) != want.get(key) and not _order_follows(key, have, want)
     ]
     ordered = tuple(sorted(changes, key=_when))
     sides = tuple(have.values()), tuple(want.values())
     return Plan(ordered, tuple(sorted(foreign)), tuple(_dangers(have, want)), *sides)
+
+
+def _change(old: Row | None, new: Row | None, reason: str, announced: Collection[str]) -> Change:
+    """An order without a reason of its own says how it will be mended."""
+    row = old or new
+    quiet = row is not None and _quiet(row, announced)
+    if isinstance(old, DestinationOrder) and isinstance(new, DestinationOrder):
+        reason = reason or order.repair(old, new, quiet=quiet)
+    return Change(old, new, reason, quiet)
 
 
 def _order_follows(key: Key, have: Mapping[Key, Row], want: Mapping[Key, Row]) -> bool:
@@ -181,18 +194,24 @@ def _when(change: Change) -> tuple[int, int, tuple[str, ...]]:
     return (0 if change.row.LEAVES_FIRST else 2, -rank, name)
 
 
+def _for_clients(row: Row) -> bool:
+    return isinstance(row, VirtualService) and not row.service.carries_probes
+
+
 def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row]) -> list[str]:
     """Why a plan would hurt: a service loses most of its destinations, or the node loses every service."""
     dangers = []
     for row in have.values():
-        if not isinstance(row, DestinationOrder) or (VirtualService.KIND, *row.service) not in want:
+        if not isinstance(row, DestinationOrder) or row.service.carries_probes:
+            continue
+        if (VirtualService.KIND, *row.service) not in want:
             continue
         wanted = want.get(row.key)
         staying = wanted.names if isinstance(wanted, DestinationOrder) else ()
         gone = sum(name not in staying for name in row.names)
         if 2 * gone > len(row.names):
             dangers.append(f"{row.service} would lose {gone} of its {len(row.names)} destinations")
-    services = [key for key, row in have.items() if isinstance(row, VirtualService)]
-    if services and not any(isinstance(row, VirtualService) for row in want.values()):
+    services = [row for row in have.values() if _for_clients(row)]
+    if services and not any(map(_for_clients, want.values())):
         dangers.append(f"the node would lose all of its {len(services)} virtual services")
     return dangers

@@ -12,6 +12,7 @@ nobody configures have no place here.
       35   Rule               a policy rule: which look-ups ask which routing table
       40   File               a generated file
       45   SourceAllow, SynLimit, PacketMark, MssClamp     rules of our own nftables table
+           FilterDamage       something else in that table, or missing from it
       50   Running            a program that runs with the generated file
       55   ServerState        the state of one server inside HAProxy that lbnode decides
       58   IpvsTimeouts       IPVS: how long an idle flow keeps its entry
@@ -37,6 +38,10 @@ ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - nothing is bound to it
 """What stands for a VIP in the key of a service by firewall mark: it only says the family."""
 
 
+PROBE_MARKS = 0x6C000000
+"""Firewall marks of our probes: from this one on, 2^24 of them."""
+
+
 class ServiceKey(NamedTuple):
     """What IPVS knows a virtual service by. `vip` is an address in its canonical text form. A service by firewall mark
     has protocol `fwmark`, the mark as its port, and one of ANY as its VIP."""
@@ -53,6 +58,11 @@ class ServiceKey(NamedTuple):
     def real_port(self) -> int:
         """The port of its destinations, unless they are told another; 0: as the client's packet says."""
         return 0 if self.protocol == "fwmark" else self.port
+
+    @property
+    def carries_probes(self) -> bool:
+        """Whether it is there for probes alone."""
+        return self.protocol == "fwmark" and self.port & 0xFF000000 == PROBE_MARKS
 
     def __str__(self) -> str:
         if self.protocol == "fwmark":
@@ -121,7 +131,8 @@ class Sysctl(Row):
 
 @dataclass(frozen=True, slots=True)
 class Link(Row):
-    """A device that is up. `local` is the outer address a tunnel listens on; the remote end is any."""
+    """A device that is up. `local` is the outer address a tunnel listens on; the remote end is any. With `checksum`,
+    GRE packets must carry one, and without it they must not (net/ipv4/ip_tunnel.c, ip_tunnel_rcv)."""
 
     KIND: ClassVar[str] = "link"
     RANK: ClassVar[int] = 20
@@ -131,9 +142,11 @@ class Link(Row):
     type: Literal["dummy", "ipip", "ip6tnl", "gre", "ip6gre"]
     local: str = ""
     up: bool = True
+    checksum: bool = False
 
     def settings(self) -> dict[str, object]:
-        return {"type": self.type, "local": self.local, "state": "up" if self.up else "down"}
+        checksum = "wanted" if self.checksum else ""
+        return {"type": self.type, "local": self.local, "checksum": checksum, "state": "up" if self.up else "down"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +260,18 @@ class MssClamp(Row):
 
     vip: str
     mss: int
+
+
+@dataclass(frozen=True, slots=True)
+class FilterDamage(Row):
+    """Something in our nftables table that no row put there, or that a row there lacks. Never wanted: its removal means
+    that the table is written anew."""
+
+    KIND: ClassVar[str] = "filter-damage"
+    RANK: ClassVar[int] = 45
+    KEY: ClassVar[tuple[str, ...]] = ("what",)
+
+    what: str
 
 
 @dataclass(frozen=True, slots=True)

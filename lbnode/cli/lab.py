@@ -78,12 +78,13 @@ def down() -> int:
 
 
 @lab.command(context_settings={"ignore_unknown_options": True})
+@click.option("--smp", is_flag=True, help="On Debian's kernel with two processors, in QEMU: slow, but races show.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def kernel(command: Sequence[str]) -> int:
+def kernel(smp: bool, command: Sequence[str]) -> int:
     """Run COMMAND on a kernel that has what labs need."""
     from lbnode.lab import kernel as door
 
-    return door.run(command)
+    return door.run(command, choice="smp" if smp else "")
 
 
 def _folder(topology: str) -> Path:
@@ -99,7 +100,7 @@ def _inside() -> list[str]:
 
 def _on_a_kernel(arguments: Sequence[str], shared: Path) -> int:
     from lbnode.lab import kernel as door
-    from lbnode.lab.uml import Limits
+    from lbnode.lab.boot import Limits
 
     limits = Limits(memory_mb=int(os.environ.get("LBNODE_LAB_MEMORY_MB", "6144")))
     return door.run([*_inside(), *arguments], limits, [shared.absolute()])

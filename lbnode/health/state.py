@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from lbnode.maintenance.state import AdminState, Mode
 
-
 DIRECT_MARK = 0x6C62
 """Any mark but 0 would do; this one is unlikely to mean something in an operator's own rules."""
 
@@ -18,9 +17,9 @@ DIRECT_MARK = 0x6C62
 class Probe:
     """One thing to ask, again and again. `agent` reads an agent-check line: what people have set the node to.
 
-    `mark` decides the way it takes: DIRECT_MARK goes where the routes say; one that IPVS knows a virtual service by goes
-    through that, in the tunnel, to the real server behind it, and then `address` is a VIP. `source`: the own address
-    it asks from; any if empty. The last five matter to http, https and script (see `config.model.ServiceProbe`).
+    `mark` decides the way it takes: DIRECT_MARK goes where the routes say; one that IPVS knows a virtual service by
+    goes through that, in the tunnel, to the real server behind it, and then `address` is a VIP. `source`: the own
+    address it asks from; any if empty. The last five matter to http, https and script (`config.model.ServiceProbe`).
     """
 
     kind: Literal["http", "https", "tcp", "agent", "script"]
@@ -39,7 +38,7 @@ class Probe:
     def id(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
         way = "" if self.mark == DIRECT_MARK else f" mark {self.mark:#x}"
-        return f"{self.kind}://{host}:{self.port}{self.path}{way}"
+        return f"{self.kind}://{host}:{self.port}{self.path or self.script}{way}"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The work directory of a user-mode-linux guest: everything that crosses between host and guest goes through it.
+"""The work directory of a guest: everything that crosses between host and guest goes through it.
 
-The guest's root is the host's own file system (hostfs), so a private directory is all the interface that is needed:
-the init script and the command go in as files, the exit status comes back as one. Output does not: the guest keeps
-what it writes to hostfs in its page cache for a while, so that goes over console lines (`uml`).
+The guest's root is the host's own file system, so a private directory is all the interface that is needed: the init
+script and the command go in as files, the exit status comes back as one. Output does not: it shall be seen as it is
+written, so that goes over lines of its own (`boot`).
 """
 
 import os
@@ -55,12 +55,16 @@ def script(command: Command, is_root: bool) -> str:
     return f"cd {shlex.quote(str(command.cwd))} || exit 72\nexec {shlex.join(argv)}\n"
 
 
-def prepare(work: Path, command: Command) -> None:
-    """Fills a fresh work directory. Raises LabError when its name cannot stand on a kernel command line."""
+def prepare(work: Path, command: Command, kernel: Path) -> None:
+    """Fills a fresh work directory; `kernel` is the part of the init script that depends on how the guest is made.
+
+    Raises LabError when the directory's name cannot stand on a kernel command line.
+    """
     if not str(work).isascii() or any(character.isspace() for character in str(work)):
         raise LabError(f"cannot start a guest in {str(work)!r}: its name needs plain ASCII without blanks")
     shutil.copyfile(INIT, work / "init")
     (work / "init").chmod(0o700)
+    shutil.copyfile(kernel, work / "kernel")
     (work / "command").write_text(script(command, os.geteuid() == 0))
     wanted = {work, command.cwd, *command.shared}
     covered = sorted(str(path) for path in wanted if str(path).startswith(COVERED))

@@ -1,5 +1,7 @@
 """The one door to a kernel that can run labs and kernel tests: the running one when it can, else user-mode-linux.
 
+Where two processors are wanted, it is asked for, and always a guest: `smp`.
+
 What a lab needs is tried, not looked up: a node is made, links of each kind are created in it, the BPF program is
 attached. A container may have the modules and lack the permission, or the other way round, and only trying tells.
 
@@ -13,11 +15,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lbnode.lab import guest, native, uml
+from lbnode.lab import boot, guest, native, smp, uml
 from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
 
 CHOICE = "LBNODE_LAB_KERNEL"
+CHOICES = ("native", "uml", "smp")
 SCHEDULERS = ("ip_vs", "ip_vs_mh")
 LINKS = ("ipip", "ip6tnl", "dummy", "veth", "bridge")
 
@@ -61,23 +64,28 @@ def _refused_by(probe: Node) -> list[str]:
     return reasons
 
 
-def is_native() -> bool:
-    """Whether commands run on the running kernel. Raises LabError for an unknown LBNODE_LAB_KERNEL."""
+def chosen() -> str:
+    """Whose kernel commands run on: one of CHOICES. Raises LabError for an unknown LBNODE_LAB_KERNEL."""
     choice = os.environ.get(CHOICE, "")
-    if choice not in {"", "native", "uml"}:
-        raise LabError(f"cannot choose a kernel: {CHOICE}={choice!r} is neither 'native' nor 'uml'")
-    return choice == "native" or (not choice and not missing())
+    if choice not in {"", *CHOICES}:
+        raise LabError(f"cannot choose a kernel: {CHOICE}={choice!r} is none of {', '.join(CHOICES)}")
+    return choice or ("uml" if missing() else "native")
 
 
-def run(argv: Sequence[str], limits: uml.Limits = uml.DEFAULT_LIMITS, shared: Sequence[Path] = ()) -> int:
+def run(
+    argv: Sequence[str], limits: boot.Limits = boot.DEFAULT_LIMITS, shared: Sequence[Path] = (), choice: str = ""
+) -> int:
     """Runs a command, with the caller's directory and environment, on a kernel that can; returns its exit status.
 
-    `shared` names directories the command must see as they are outside, even below /run. Raises LabError.
+    `shared` names directories the command must see as they are outside, even below /run; `choice` is one of CHOICES
+    (else the environment or the machine decides). Raises LabError.
     """
     cwd = Path.cwd()
-    if is_native():
+    kind = choice or chosen()
+    if kind == "native":
         return native.run(argv, cwd, os.environ, limits.seconds)
-    return uml.run(guest.Command(tuple(argv), cwd, os.environ, tuple(shared)), limits)
+    command = guest.Command(tuple(argv), cwd, os.environ, tuple(shared))
+    return smp.run(command, limits) if kind == "smp" else uml.run(command, limits)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""What a user-mode-linux guest is handed, without booting one."""
+"""What a guest is handed, without booting one."""
 
 import os
 import stat
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lbnode.lab import guest, xstate
+from lbnode.lab import guest, uml, xstate
 from lbnode.lab.errors import LabError
 
 
@@ -39,14 +39,15 @@ def test_an_ordinary_users_temporary_files_are_the_guests_own():
 
 
 def test_only_what_the_guest_covers_is_shared(tmp_path):
-    guest.prepare(tmp_path, guest.Command(("true",), Path("/run/here"), {}, (Path("/srv/a"), Path("/run/user/7/b"))))
+    wanted = (Path("/srv/a"), Path("/run/user/7/b"))
+    guest.prepare(tmp_path, guest.Command(("true",), Path("/run/here"), {}, wanted), uml.UserMode.script)
     assert (tmp_path / "shared").read_text() == "/run/here\n/run/user/7/b\n"
     assert stat.S_IMODE((tmp_path / "init").stat().st_mode) == 0o700
 
 
 def test_a_work_directory_must_fit_on_a_kernel_command_line(tmp_path):
     with pytest.raises(LabError, match="without blanks"):
-        guest.prepare(tmp_path / "a b", command("true"))
+        guest.prepare(tmp_path / "a b", command("true"), uml.UserMode.script)
 
 
 def test_the_status_is_there_or_it_is_not(tmp_path):

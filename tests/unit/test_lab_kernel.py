@@ -5,16 +5,15 @@ from lbnode.lab.errors import LabError
 
 
 def test_the_choice_can_be_forced(monkeypatch):
-    monkeypatch.setenv(kernel.CHOICE, "uml")
-    assert not kernel.is_native()
-    monkeypatch.setenv(kernel.CHOICE, "native")
-    assert kernel.is_native()
+    for choice in kernel.CHOICES:
+        monkeypatch.setenv(kernel.CHOICE, choice)
+        assert kernel.chosen() == choice
 
 
 def test_an_unknown_choice_is_refused_by_name(monkeypatch):
     monkeypatch.setenv(kernel.CHOICE, "vm")
-    with pytest.raises(LabError, match="'vm' is neither 'native' nor 'uml'"):
-        kernel.is_native()
+    with pytest.raises(LabError, match="'vm' is none of native, uml, smp"):
+        kernel.chosen()
 
 
 def test_an_ordinary_user_is_told_first_of_all(monkeypatch):

@@ -39,7 +39,7 @@ SLOW = Timers(delay_loop_s=10, interval_s=10)
 """The published lab's."""
 FAST = Timers(delay_loop_s=1, interval_s=1)
 """The shortest that both programs take in whole seconds. On a processor shared by a whole lab that is a lot of asking:
-the small scale of three tiers has 60 checks a second."""
+the small scale of three tiers has 36 checks a second."""
 
 
 @dataclass(frozen=True)
