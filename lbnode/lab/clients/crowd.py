@@ -3,6 +3,7 @@
 crowd = Crowd(node, log)
 crowd.spread(["198.51.100.1"], sources, 4)          # who answered
 crowd.start("calm", flows)                          # returns once every flow has begun
+crowd.meet("calm")                                  # returns once every flow has met what is there now
 crowd.finish("calm")                                # what became of each
 """
 
@@ -22,6 +23,7 @@ from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
 
 ORDER_TIMEOUT_S = 120.0
+MET_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,38 @@ class Reply:
 
 @dataclass(frozen=True)
 class FlowReport:
-    """What became of one flow. `port` is the client's; `moved` counts bytes; `broken` is empty while all is well."""
+    """What became of one flow. `port` is the client's; `moved` counts bytes; `broken` is empty while all is well.
+
+    Times are of the monotonic clock. `stall_s` is the longest time without progress when progress was due, which began
+    at `stall_at`; `failures` are those of short requests: (time, port, reason).
+    """
 
     kind: str
     source: str
     port: int
     vip: str
+    vip_port: int
     backend: str
     moved: int
     rounds: int
     broken: str
     ended: bool
+    broken_at: float
+    stall_s: float
+    stall_at: float
+    failures: tuple[tuple[float, int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Count:
+    """How a group of flows is doing; `moved` counts bytes, `failures` short requests, `stalled` those over 1 s."""
+
+    flows: int
+    broken: int
+    moved: int
+    rounds: int
+    failures: int
+    stalled: int
     stall_s: float
 
 
@@ -86,17 +109,30 @@ class Crowd:
         return Counter(reply.backend or reply.problem for reply in replies)
 
     def start(self, group: str, flows: Sequence[tuple[str, str, str]], tick_s: float = 1.0) -> list[FlowReport]:
-        """Starts flows of (kind, source, VIP); returns once all have begun. Kinds: download, upload, requests."""
-        answer = self._order(do="start", group=group, flows=[list(flow) for flow in flows], tick_s=tick_s)
-        return [FlowReport(**row) for row in answer]
+        """Starts flows of (kind, source, VIP); returns once all have begun.
+
+        Kinds: download, upload, requests (on one connection), short (each on its own).
+        """
+        return _reports(self._order(do="start", group=group, flows=[list(flow) for flow in flows], tick_s=tick_s))
 
     def look(self, group: str) -> list[FlowReport]:
         """The flows of a group as they are now."""
-        return [FlowReport(**row) for row in self._order(do="look", group=group)]
+        return _reports(self._order(do="look", group=group))
+
+    def count(self, group: str) -> Count:
+        return Count(**self._order(do="count", group=group))
+
+    def meet(self, group: str, but: Sequence[int] = (), deadline_s: float = MET_S) -> int:
+        """Hurries the flows of a group until each is broken, or has had an answer to something that it sent after now:
+        whatever is different since a moment ago, all have met it. Returns how many have not.
+
+        `but` are places in the group: flows that are not waited for.
+        """
+        return int(self._order(do="meet", group=group, but=list(but), deadline_s=deadline_s))
 
     def finish(self, group: str, deadline_s: float = 60.0) -> list[FlowReport]:
         """Lets the flows of a group complete what they are at, at full speed, and reports on every one."""
-        return [FlowReport(**row) for row in self._order(do="finish", group=group, deadline_s=deadline_s)]
+        return _reports(self._order(do="finish", group=group, deadline_s=deadline_s))
 
     def _order(self, **order: Any) -> Any:
         self._socket.sendall(json.dumps(order).encode() + b"\n")
@@ -133,6 +169,10 @@ def mix(count: int, kinds: Sequence[str], vips: Sequence[str], sources: Sequence
     chosen = itertools.islice(itertools.cycle(itertools.product(vips, kinds)), count)
     near = {vip: [source for source, _ in pairs([vip], sources)] for vip in vips}
     return [(kind, chance.choice(near[vip]), vip) for vip, kind in chosen]
+
+
+def _reports(rows: Sequence[Any]) -> list[FlowReport]:
+    return [FlowReport(**{**row, "failures": tuple(map(tuple, row["failures"]))}) for row in rows]
 
 
 def _reply(source: str, vip: str, answer: Any) -> Reply:
