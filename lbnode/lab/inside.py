@@ -1,6 +1,7 @@
 """The lab's process inside the kernel it was given: what `lbnode lab run` and `lbnode lab up` start there.
 
 python -m lbnode.lab.inside run FOLDER SCALE LOGS [--rounds=N] [--only=STEP ...]
+python -m lbnode.lab.inside disruption FOLDER SCALE LOGS STACK [--flows=N] [--event=NAME ...]
 python -m lbnode.lab.inside serve FOLDER SCALE STATE
 """
 
@@ -25,15 +26,16 @@ def running(folder: Path, scale: str, work: Path) -> Iterator[Lab]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """One of the two forms above; returns the exit status."""
+    """One of the forms above; returns the exit status."""
     what, folder, scale, place, *options = arguments
     try:
         if what == "serve":
             serve.serve(Path(place), lambda: running(Path(folder), scale, Path(place) / "work"))
             return 0
-        from lbnode.lab.scenarios import run
+        from lbnode.lab import scenarios
 
-        return run(Path(folder), scale, Path(place), options)
+        show = scenarios.disrupt if what == "disruption" else scenarios.run
+        return show(Path(folder), scale, Path(place), options)
     except LbnodeError as error:
         sys.stderr.write(f"lbnode lab: {error}\n")
         return error.exit_code

@@ -18,7 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lbnode.lab.account import FlowReport
 from lbnode.lab.clients import worker
+from lbnode.lab.clients.http import PATIENCE_S
 from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
 
@@ -42,32 +44,9 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class FlowReport:
-    """What became of one flow. `port` is the client's; `moved` counts bytes; `broken` is empty while all is well.
-
-    Times are of the monotonic clock. `stall_s` is the longest time without progress when progress was due, which began
-    at `stall_at`; `failures` are those of short requests: (time, port, reason).
-    """
-
-    kind: str
-    source: str
-    port: int
-    vip: str
-    vip_port: int
-    backend: str
-    moved: int
-    rounds: int
-    broken: str
-    ended: bool
-    broken_at: float
-    stall_s: float
-    stall_at: float
-    failures: tuple[tuple[float, int, str], ...] = ()
-
-
-@dataclass(frozen=True)
 class Count:
-    """How a group of flows is doing; `moved` counts bytes, `failures` short requests, `stalled` those over 1 s."""
+    """How a group of flows is doing; `moved` counts bytes, `failures` short requests. `stalled`: flows that have ever
+    stood still for over 1 s; `stalling`: those that do now."""
 
     flows: int
     broken: int
@@ -75,6 +54,7 @@ class Count:
     rounds: int
     failures: int
     stalled: int
+    stalling: int
     stall_s: float
 
 
@@ -108,12 +88,16 @@ class Crowd:
         replies = self.ask([pair for pair in pairs(vips, sources) for _ in range(each)])
         return Counter(reply.backend or reply.problem for reply in replies)
 
-    def start(self, group: str, flows: Sequence[tuple[str, str, str]], tick_s: float = 1.0) -> list[FlowReport]:
+    def start(
+        self, group: str, flows: Sequence[tuple[str, str, str]], tick_s: float = 1.0, patience_s: float = PATIENCE_S
+    ) -> list[FlowReport]:
         """Starts flows of (kind, source, VIP); returns once all have begun.
 
-        Kinds: download, upload, requests (on one connection), short (each on its own).
+        Kinds: download, upload, requests (on one connection), short (each on its own). A flow that stands still for
+        longer than `patience_s` is broken.
         """
-        return _reports(self._order(do="start", group=group, flows=[list(flow) for flow in flows], tick_s=tick_s))
+        rows = [list(flow) for flow in flows]
+        return _reports(self._order(do="start", group=group, flows=rows, tick_s=tick_s, patience_s=patience_s))
 
     def look(self, group: str) -> list[FlowReport]:
         """The flows of a group as they are now."""

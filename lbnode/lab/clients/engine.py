@@ -15,8 +15,8 @@ from typing import Protocol
 
 from lbnode.lab.clients.http import Broken, Connection, Steps, Want
 
-AT_ONCE = 48
-HELD_UP_S = 0.25
+AT_ONCE = 32
+HELD_UP_S = 0.5
 """Who is at it for longer waits for the network, and makes room in the gate for others."""
 MOST_EVENTS = 256
 INTEREST = {Want.READ: select.EPOLLIN, Want.WRITE: select.EPOLLOUT}

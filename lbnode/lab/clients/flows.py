@@ -27,8 +27,8 @@ SHORT_PATIENCE_S = 10.0
 class Flow:
     """One client through an experiment. Times are of the monotonic clock, which all processes of a machine share.
 
-    `begun`: the first answer or bytes have passed. `resting`: between two ticks. `stall_s`: the longest time without
-    progress when progress was due, which began at `stall_at`. `failures`, of short requests: (time, port, reason).
+    `begun`: the first answer or bytes have passed. `resting`: between two ticks. `due`: since when progress is, or 0.
+    The rest is explained with `lbnode.lab.account.FlowReport`.
     """
 
     kind: str
@@ -46,8 +46,10 @@ class Flow:
     rounds: int = 0
     broken: str = ""
     broken_at: float = 0.0
+    stopped_at: float = 0.0
     stall_s: float = 0.0
     stall_at: float = 0.0
+    due: float = 0.0
     proven: float = 0.0
     failures: list[tuple[float, int, str]] = field(default_factory=list)
     connection: Connection = field(init=False, repr=False)
@@ -60,10 +62,16 @@ class Flow:
         try:
             yield from KINDS[self.kind](self)
         except Broken as problem:
-            self.broken, self.broken_at = str(problem), time.monotonic()
+            self.give_up(str(problem))
         finally:
             self.connection.close()
             self.ended = self.begun = True
+
+    def give_up(self, why: str) -> None:
+        """It is broken."""
+        self.broken, self.broken_at = why, time.monotonic()
+        self.stopped_at = self.due or self.broken_at
+        self._stood(self.stopped_at, self.broken_at)
 
     def pause(self) -> Steps[None]:
         """One tick, or none any more when the flow is to finish. The first one is cut at random: flows spread out."""
@@ -74,17 +82,25 @@ class Flow:
         yield self.tick_s * share
         self.resting = False
 
-    def passed(self, count: int, since: float, proven: float) -> None:
-        """Notes that `count` bytes have passed, after waiting since a time; `proven`: what they are an answer to."""
-        waited = time.monotonic() - since
+    def expect(self) -> float:
+        """Progress is due from now on; returns now."""
+        self.due = time.monotonic()
+        return self.due
+
+    def passed(self, count: int, proven: float) -> None:
+        """Progress was made: `count` bytes, an answer to what was sent at `proven`."""
         self.moved += count
         self.proven = proven
-        if waited > self.stall_s:
-            self.stall_s, self.stall_at = waited, since
+        self._stood(self.due, time.monotonic())
+        self.due = 0.0
+
+    def _stood(self, since: float, until: float) -> None:
+        if until - since > self.stall_s:
+            self.stall_s, self.stall_at = until - since, since
 
     def as_json(self) -> dict[str, Any]:
         names = ("kind", "source", "port", "vip", "vip_port", "backend", "moved", "rounds", "broken", "ended")
-        times = {name: round(getattr(self, name), 3) for name in ("broken_at", "stall_s", "stall_at")}
+        times = {name: round(getattr(self, name), 3) for name in ("broken_at", "stopped_at", "stall_s", "stall_at")}
         return {name: getattr(self, name) for name in names} | times | {"failures": self.failures}
 
 
@@ -92,73 +108,83 @@ def download(flow: Flow) -> Steps[None]:
     """File after file, a bufferful per tick; every byte is compared."""
     connection = flow.connection
     connection.receive_buffer, connection.quiet = RECEIVE_BUFFER, False
-    yield from connection.open()
-    flow.port = connection.port
+    yield from _open(flow)
     while not (flow.finishing and flow.rounds):
         yield from _one_file(flow)
         flow.rounds += 1
 
 
+def _open(flow: Flow) -> Steps[None]:
+    flow.expect()
+    yield from flow.connection.open()
+    flow.port = flow.connection.port
+    flow.passed(0, 0.0)
+
+
 def _one_file(flow: Flow) -> Steps[None]:
     connection = flow.connection
-    asked = time.monotonic()
+    asked = flow.expect()
     yield from connection.send(request("GET", f"/files/{FILE_BYTES}", flow.vip))
     answer = yield from connection.head()
     if answer.status != 200 or length(answer) != FILE_BYTES:
         raise Broken(f"status {answer.status}, {length(answer)} bytes")
     flow.backend = answer.headers.get("x-backend", "")
-    flow.passed(0, asked, asked)
+    flow.passed(0, asked)
     done, emptied, wide = 0, 0.0, False
     while done < FILE_BYTES:
         yield from flow.pause()
         if flow.finishing and not wide:
             connection.widen(FINISHING_BUFFER)
             wide = True
-        since = time.monotonic()
+        flow.expect()
         data = yield from connection.receive(65536, at_once=True)
         if data != web.content(done, done + len(data)):
             raise Broken(f"wrong bytes at {done}")
         done += len(data)
         # What came now was sent when the buffer had been emptied the last time and the other side was told so.
-        flow.passed(len(data), since, emptied)
+        flow.passed(len(data), emptied)
         emptied = time.monotonic()
 
 
 def upload(flow: Flow) -> Steps[None]:
     """Body after body, a chunk per tick; the server's count is compared."""
-    connection = flow.connection
-    yield from connection.open()
-    flow.port = connection.port
+    yield from _open(flow)
     while not (flow.finishing and flow.rounds):
-        yield from connection.send(request("PUT", "/upload", flow.vip, FILE_BYTES))
-        done = 0
-        while done < FILE_BYTES:
-            since = time.monotonic()
-            step = FILE_BYTES - done if flow.finishing else CHUNK
-            yield from connection.send(web.content(done, min(done + step, FILE_BYTES)))
-            yield from connection.acknowledged()
-            done += step
-            flow.passed(step, since, since)
-            yield from flow.pause()
-        answer = yield from connection.head()
-        counted = (yield from connection.receive(length(answer), at_once=True)).decode().strip()
-        flow.backend = answer.headers.get("x-backend", "")
-        if answer.status != 200 or counted != str(FILE_BYTES):
-            raise Broken(f"status {answer.status}, {counted} of {FILE_BYTES} bytes arrived")
+        yield from _one_body(flow)
         flow.rounds += 1
+
+
+def _one_body(flow: Flow) -> Steps[None]:
+    connection = flow.connection
+    flow.expect()
+    yield from connection.send(request("PUT", "/upload", flow.vip, FILE_BYTES))
+    done = 0
+    while FILE_BYTES - done > CHUNK and not flow.finishing:
+        sent = flow.expect()
+        yield from connection.send(web.content(done, done + CHUNK))
+        yield from connection.acknowledged()
+        done += CHUNK
+        flow.passed(CHUNK, sent)
+        yield from flow.pause()
+    sent = flow.expect()
+    yield from connection.send(web.content(done, FILE_BYTES))
+    answer = yield from connection.head()
+    counted = (yield from connection.receive(length(answer), at_once=True)).decode().strip()
+    flow.backend = answer.headers.get("x-backend", "")
+    if answer.status != 200 or counted != str(FILE_BYTES):
+        raise Broken(f"status {answer.status}, {counted} of {FILE_BYTES} bytes arrived")
+    flow.passed(FILE_BYTES - done, sent)
 
 
 def requests(flow: Flow) -> Steps[None]:
     """One small request per tick on a connection that is kept."""
-    connection = flow.connection
-    yield from connection.open()
-    flow.port = connection.port
+    yield from _open(flow)
     while not (flow.finishing and flow.rounds):
-        since = time.monotonic()
-        answer = yield from connection.get("/", 200)
+        asked = flow.expect()
+        answer = yield from flow.connection.get("/", 200)
         flow.backend = answer.body.decode().strip()
         flow.rounds += 1
-        flow.passed(len(answer.body), since, since)
+        flow.passed(len(answer.body), asked)
         yield from flow.pause()
 
 
@@ -166,17 +192,18 @@ def short(flow: Flow) -> Steps[None]:
     """One small request per tick, each on a connection of its own: what new clients meet. Failures end nothing."""
     while not flow.finishing:
         yield from flow.pause()
-        since = time.monotonic()
         connection = flow.connection = Connection(flow.source, flow.vip, flow.vip_port)
         connection.patience_s = SHORT_PATIENCE_S
+        asked = flow.expect()
         try:
             yield from connection.open()
             answer = yield from connection.get("/", 200)
         except Broken as problem:
-            flow.failures.append((round(since, 3), connection.port, str(problem)))
+            flow.failures.append((round(asked, 3), connection.port, str(problem)))
+            flow.due = 0.0
         else:
             flow.rounds += 1
-            flow.passed(len(answer.body), since, since)
+            flow.passed(len(answer.body), asked)
         finally:
             connection.close()
 

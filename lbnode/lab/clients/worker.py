@@ -1,7 +1,8 @@
 """The process in the users' namespace: takes orders, one JSON value per line, over a socket, and answers each.
 
 {"do": "ask", "asks": [[source, vip, path], ...]}            -> [[port, status, headers, body, length] or a reason, ...]
-{"do": "start", "group": g, "flows": [[kind, source, vip], ...], "tick_s": 1}  -> the flows, once all have begun
+{"do": "start", "group": g, "flows": [[kind, source, vip], ...], "tick_s": 1, "patience_s": 40}
+                                                             -> the flows, once all have begun
 {"do": "look", "group": g}                                   -> the flows as they are now
 {"do": "count", "group": g}                                  -> how many are how
 {"do": "meet", "group": g, "deadline_s": 30, "but": [i]}     -> how many have not met what is there now
@@ -86,21 +87,28 @@ class Worker:
         self.engine.until(lambda: all(ask.ended for ask in made), float("inf"))
         return [ask.answer for ask in made]
 
-    def do_start(self, group: str, flows: Sequence[Sequence[str]], tick_s: float) -> list[dict[str, Any]]:
-        return self.start(group, [Flow(kind, source, vip, tick_s) for kind, source, vip in flows])
+    def do_start(
+        self, group: str, flows: Sequence[Sequence[str]], tick_s: float, patience_s: float
+    ) -> list[dict[str, Any]]:
+        made = [Flow(kind, source, vip, tick_s) for kind, source, vip in flows]
+        for flow in made:
+            flow.connection.patience_s = patience_s
+        return self.start(group, made)
 
     def start(self, group: str, made: list[Flow]) -> list[dict[str, Any]]:
-        """Starts flows; returns once all have begun."""
+        """Starts flows; returns once all have begun. Stalls are counted from then on: the rush is our own doing."""
         self.groups[group] = made
         self.engine.rouse(made)
         self.engine.until(lambda: all(flow.begun for flow in made), float("inf"))
+        for flow in made:
+            flow.stall_s = flow.stall_at = 0.0
         return self.do_look(group)
 
     def do_look(self, group: str) -> list[dict[str, Any]]:
         return [flow.as_json() for flow in self.groups[group]]
 
     def do_count(self, group: str) -> dict[str, float]:
-        flows = self.groups[group]
+        flows, now = self.groups[group], time.monotonic()
         return {
             "flows": len(flows),
             "broken": sum(bool(flow.broken) for flow in flows),
@@ -108,6 +116,7 @@ class Worker:
             "rounds": sum(flow.rounds for flow in flows),
             "failures": sum(len(flow.failures) for flow in flows),
             "stalled": sum(flow.stall_s > STALLED_S for flow in flows),
+            "stalling": sum(bool(flow.due) and not flow.ended and now - flow.due > STALLED_S for flow in flows),
             "stall_s": max((flow.stall_s for flow in flows), default=0.0),
         }
 
@@ -138,7 +147,7 @@ class Worker:
         late = [flow for flow in flows if not flow.ended]
         self.engine.drop(late)
         for flow in late:
-            flow.broken, flow.broken_at = f"not finished after {deadline_s:g} s", time.monotonic()
+            flow.give_up(f"not finished after {deadline_s:g} s")
         return [flow.as_json() for flow in flows]
 
 

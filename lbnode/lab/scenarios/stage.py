@@ -5,14 +5,15 @@ import select
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lbnode.lab import programs
+from lbnode.lab.account import FlowReport
 from lbnode.lab.build import Lab
-from lbnode.lab.clients.crowd import Crowd, FlowReport
+from lbnode.lab.clients.crowd import Crowd
 from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
 from lbnode.lab.scenarios import sight
@@ -104,21 +105,24 @@ class Stage:
         tables = [rows for services in self.all_weights().values() for rows in services.values()]
         return {weight for rows in tables for address, weight in rows.items() if address in own}
 
-    def all_in_use(self) -> bool:
-        """Whether every L4 node has every real server of every service at a weight above 0."""
+    def all_in_use(self, l7: Sequence[str] | None = None) -> bool:
+        """Whether every L4 node has every real server of every service at a weight above 0, and no others.
+
+        `l7`: the L7 nodes meant, when not all.
+        """
         for services in self.all_weights().values():
             for vip in self.vips:
-                names = self.l7 if vip in self.vips_of("l7") else self.backends
+                names = (self.l7 if l7 is None else l7) if vip in self.vips_of("l7") else self.backends
                 wanted = {self.address(name, 6 if ":" in vip else 4) for name in names}
-                rows = services.get((vip, PORT), {})
-                if rows.keys() != wanted or 0 in rows.values():
+                used = {real for real, weight in services.get((vip, PORT), {}).items() if weight}
+                if used != wanted:
                     return False
         return True
 
-    def wait(self, condition: Callable[[], object], deadline_s: float, what: str) -> float:
+    def wait(self, condition: Callable[[], object], deadline_s: float, what: str, poll_s: float = POLL_S) -> float:
         """Waits for a condition; returns how long that took, in seconds."""
         began = time.monotonic()
-        wait_until(lambda: bool(condition()), deadline_s, what, POLL_S)
+        wait_until(lambda: bool(condition()), deadline_s, what, poll_s)
         return time.monotonic() - began
 
     def lbnode(self, name: str, *arguments: str) -> Done:
