@@ -4,20 +4,30 @@ A driver holds no policy. It reads the rows of its kinds that are ours, and it c
 order given. `DRIVERS` of a role are listed in `lbnode.reconcile`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from lbnode.plan import Change
-from lbnode.resources import Row
+from lbnode.resources import Key, Row
+
+
+class Busy(NamedTuple):
+    """What a destination that nobody wants any more still has: connections (of all states), and for how many seconds
+    it has been unwanted."""
+
+    connections: int
+    unwanted_s: float
 
 
 @dataclass(frozen=True)
 class Observed:
-    """`rows` are ours; `foreign` describes, one line each, what stands beside them and is left alone."""
+    """`rows` are ours; `foreign` describes, one line each, what stands beside them and is left alone. `busy`: the
+    destinations in `rows` that are not wanted and have connections, by key."""
 
     rows: tuple[Row, ...] = ()
     foreign: tuple[str, ...] = ()
+    busy: Mapping[Key, Busy] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

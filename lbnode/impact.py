@@ -105,13 +105,13 @@ def tables(rows: Iterable[Row]) -> dict[ServiceKey, Table]:
         if isinstance(row, VirtualService):
             services[row.service] = row
         elif isinstance(row, DestinationOrder):
-            orders[row.service] = row.addresses
+            orders[row.service] = row.names
         elif isinstance(row, Destination):
-            destinations[row.service][row.address] = row
+            destinations[row.service][row.name] = row
     found = {}
     for key, service in services.items():
         here = destinations[key]
-        servers = [_server(here[address]) for address in orders.get(key, ()) if address in here]
+        servers = [_server(here[name]) for name in orders.get(key, ()) if name in here]
         if service.scheduler == SCHEDULER and len(servers) <= maglev.SLOTS:
             found[key] = maglev.build(servers, family(key), flags=service.flags)
     return found
@@ -152,7 +152,7 @@ def family(key: ServiceKey) -> Family:
 
 
 def _server(row: Destination) -> Server:
-    return Server(row.address, row.service.port, row.weight, row.table_weight)
+    return Server(row.address, row.real_port, row.weight, row.table_weight)
 
 
 def _rows_of(rows: Iterable[Row], services: Collection[ServiceKey]) -> list[Row]:

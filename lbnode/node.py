@@ -12,7 +12,7 @@ from lbnode.maintenance.state import AdminState
 from lbnode.paths import Paths
 from lbnode.roles import desired
 from lbnode.roles.inputs import Desired, Inputs
-from lbnode.roles.targets import probes
+from lbnode.roles.prober import Prober
 from lbnode.templates import load as load_templates
 
 
@@ -40,20 +40,37 @@ def load_cluster(identity: Identity) -> Cluster:
 
 
 def desired_state(identity: Identity, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Desired:
-    """What this node should look like now."""
-    version = (2, 6)
+    """What this node should look like now. It depends on what people and probes say, and, where that is not decided
+    afresh each time, on what the node does already."""
+    version, ended, announced = (2, 6), frozenset[str](), frozenset[str]()
     if identity.role == "l7":
         from lbnode.haproxy.program import version as haproxy_version
 
         version = haproxy_version()
+    if identity.role == "l4":
+        from lbnode.bgp import driver as bgp
+        from lbnode.net import policy
+
+        ended, announced = policy.ended(), bgp.announced(identity.paths)
     templates = load_templates(identity.paths.templates)
-    inputs = Inputs(cluster, identity.name, admin, health, templates, identity.paths, version)
-    return desired(identity.role, inputs)
+    return desired(
+        identity.role,
+        Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced),
+    )
+
+
+def groundwork(identity: Identity, cluster: Cluster) -> Desired:
+    """What must be there before this node can probe."""
+    if identity.role != "l4":
+        return Desired()
+    from lbnode.roles import l4
+
+    return l4.groundwork(Inputs(cluster, identity.name))
 
 
 def wanted_probes(identity: Identity, cluster: Cluster) -> tuple[Probe, ...]:
     """What this node must keep probing: only L4 nodes probe."""
-    return probes(cluster) if identity.role == "l4" else ()
+    return Prober(cluster, identity.name).probes() if identity.role == "l4" else ()
 
 
 def drivers(identity: Identity) -> list[Driver]:

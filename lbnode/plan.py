@@ -4,13 +4,13 @@
 shown is what is done.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from lbnode.errors import UnsafePlan
 from lbnode.impact import TableChange, table_changes, table_states
-from lbnode.resources import Destination, DestinationOrder, Key, Row, VirtualService
+from lbnode.resources import Announcement, Destination, DestinationOrder, Key, Row, VirtualService
 
 Action = Literal["create", "update", "delete"]
 
@@ -26,11 +26,13 @@ SIGN: dict[Action, str] = {"create": "+", "update": "~", "delete": "-"}
 
 @dataclass(frozen=True)
 class Change:
-    """One step. `old` is None for a create, `new` is None for a delete; `reason` says why, when there is a why."""
+    """One step. `old` is None for a create, `new` is None for a delete; `reason` says why, when there is a why.
+    `quiet`: this node announces no VIP of the row, so that no client's packet meets it while it changes."""
 
     old: Row | None
     new: Row | None
     reason: str = ""
+    quiet: bool = False
 
     @property
     def action(self) -> Action:
@@ -75,14 +77,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """The changes in the order in which they are made, rows of others that were seen and are left alone, and the two
-    sides that were compared."""
+    """The changes in the order in which they are made, rows of others that were seen and are left alone, what is waited
+    for, and the two sides that were compared."""
 
     changes: tuple[Change, ...] = ()
     foreign: tuple[str, ...] = ()
     dangers: tuple[str, ...] = ()
     actual: tuple[Row, ...] = field(default=(), repr=False, compare=False)
     desired: tuple[Row, ...] = field(default=(), repr=False, compare=False)
+    waiting: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.changes)
@@ -91,6 +94,7 @@ class Plan:
         lines = [str(change) for change in self.changes]
         lines += [str(change) for change in self.impact]
         lines += [f"! {danger}" for danger in self.dangers]
+        lines += [f"  waiting: {line}" for line in self.waiting]
         lines += [f"  left alone: {row}" for row in self.foreign]
         return "\n".join(lines)
 
@@ -115,6 +119,7 @@ class Plan:
             "changes": [change.as_json() for change in self.changes],
             "impact": [change.as_json() for change in self.impact],
             "dangers": list(self.dangers),
+            "waiting": list(self.waiting),
             "foreign": list(self.foreign),
         }
 
@@ -139,8 +144,9 @@ def diff(
     for row in desired:
         if want.setdefault(row.key, row) != row:
             raise ValueError(f"two different rows are wanted for {row.key}")
+    announced = {row.prefix.partition("/")[0] for row in have.values() if isinstance(row, Announcement)}
     changes = [
-        Change(have.get(key), want.get(key), reasons.get(key, ""))
+        Change(have.get(key), want.get(key), reasons.get(key, ""), _quiet(have.get(key) or want[key], announced))
         for key in have.keys() | want.keys()
         if have.get(key) != want.get(key) and not _order_follows(key, have, want)
     ]
@@ -156,10 +162,17 @@ def _order_follows(key: Key, have: Mapping[Key, Row], want: Mapping[Key, Row]) -
         return True
     if not isinstance(new, DestinationOrder):
         return False
-    before = old.addresses if isinstance(old, DestinationOrder) else ()
-    staying = [address for address in before if address in new.addresses]
-    coming = [address for address in new.addresses if address not in before]
-    return (*staying, *coming) == new.addresses
+    before = old.names if isinstance(old, DestinationOrder) else ()
+    staying = [name for name in before if name in new.names]
+    coming = [name for name in new.names if name not in before]
+    return (*staying, *coming) == new.names
+
+
+def _quiet(row: Row, announced: Collection[str]) -> bool:
+    """Whether a row of a Maglev table is out of clients' reach. One by firewall mark may belong to any VIP."""
+    if not isinstance(row, TABLE_ROWS):
+        return False
+    return not announced if row.service.protocol == "fwmark" else row.service.vip not in announced
 
 
 def _when(change: Change) -> tuple[int, int, tuple[str, ...]]:
@@ -171,17 +184,24 @@ def _when(change: Change) -> tuple[int, int, tuple[str, ...]]:
     return (0 if change.row.LEAVES_FIRST else 2, -rank, name)
 
 
+def _for_clients(row: Row) -> bool:
+    return isinstance(row, VirtualService) and not row.service.carries_probes
+
+
 def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row]) -> list[str]:
     """Why a plan would hurt: a service loses most of its destinations, or the node loses every service."""
     dangers = []
     for row in have.values():
-        if not isinstance(row, DestinationOrder) or (VirtualService.KIND, *row.service) not in want:
+        if not isinstance(row, DestinationOrder) or row.service.carries_probes:
             continue
-        keys = [(Destination.KIND, *row.service, address) for address in row.addresses]
-        gone = sum(key not in want for key in keys)
-        if 2 * gone > len(keys):
-            dangers.append(f"{row.service} would lose {gone} of its {len(keys)} destinations")
-    services = [key for key, row in have.items() if isinstance(row, VirtualService)]
-    if services and not any(isinstance(row, VirtualService) for row in want.values()):
+        if (VirtualService.KIND, *row.service) not in want:
+            continue
+        wanted = want.get(row.key)
+        staying = wanted.names if isinstance(wanted, DestinationOrder) else ()
+        gone = sum(name not in staying for name in row.names)
+        if 2 * gone > len(row.names):
+            dangers.append(f"{row.service} would lose {gone} of its {len(row.names)} destinations")
+    services = [row for row in have.values() if _for_clients(row)]
+    if services and not any(map(_for_clients, want.values())):
         dangers.append(f"the node would lose all of its {len(services)} virtual services")
     return dangers

@@ -1,15 +1,16 @@
-"""One pass: observe, diff, apply, observe again. `plan` stops after the diff; `apply` and the agent go on.
+"""One pass: observe, diff, apply, observe again. `plan` stops after the diff; `run` goes on, for `apply` and the agent.
 
 What fails never stops what does not depend on it; but nothing is announced, no program is reloaded, and no real server
 is given new flows, on top of a failure that would hurt them (`_held_back`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from lbnode.drivers import Driver, Observed, Result
 from lbnode.errors import ApplyFailed
+from lbnode.leaving import linger
 from lbnode.plan import Change, Plan, diff
 from lbnode.resources import Announcement, Destination, File, LocalRoute, Row, Running
 from lbnode.roles.inputs import Desired
@@ -46,7 +47,9 @@ def plan(desired: Desired, drivers: Sequence[Driver]) -> Plan:
     """The difference between what is and what should be, now."""
     seen = [driver.observe(_rows_of(driver, desired.rows)) for driver in drivers]
     rows = [row for observed in seen for row in observed.rows]
-    return diff(rows, desired.rows, desired.reasons, _foreign(seen))
+    busy = {key: value for observed in seen for key, value in observed.busy.items()}
+    wanted, waiting = linger(rows, desired, busy)
+    return replace(diff(rows, wanted.rows, wanted.reasons, _foreign(seen)), waiting=waiting)
 
 
 def run(desired: Desired, drivers: Sequence[Driver], *, force: bool = False) -> Pass:
@@ -61,6 +64,23 @@ def run(desired: Desired, drivers: Sequence[Driver], *, force: bool = False) -> 
         results += apply(left, drivers)
         left = plan(desired, drivers)
     return Pass(wanted, tuple(results), left)
+
+
+def ensure(wanted: Desired, drivers: Sequence[Driver]) -> Pass:
+    """Makes what is wanted, and takes nothing away: the ground on which the rest is decided."""
+    first = left = _additions(wanted, drivers)
+    results: list[Result] = []
+    for _ in range(ROUNDS):
+        if not left or any(result.error for result in results):
+            break
+        results += apply(left, drivers)
+        left = _additions(wanted, drivers)
+    return Pass(first, tuple(results), left)
+
+
+def _additions(wanted: Desired, drivers: Sequence[Driver]) -> Plan:
+    found = plan(wanted, drivers)
+    return replace(found, changes=tuple(change for change in found.changes if change.new is not None), waiting=())
 
 
 def apply(wanted: Plan, drivers: Sequence[Driver]) -> list[Result]:

@@ -6,10 +6,12 @@ nobody configures have no place here.
 
     rank   row                what it is
       10   Sysctl             one kernel setting of the node (25 when it belongs to a link of ours)
+      15   FouPort            a UDP port on which the kernel takes packets out of GUE
       20   Link               a device of ours; its name begins with LINK_PREFIX
       30   Address            a VIP on a device of ours
       35   Rule               a policy rule: which look-ups ask which routing table
       40   File               a generated file
+      45   SourceAllow, SynLimit, PacketMark, MssClamp     rules of our own nftables table
       50   Running            a program that runs with the generated file
       55   ServerState        the state of one server inside HAProxy that lbnode decides
       58   IpvsTimeouts       IPVS: how long an idle flow keeps its entry
@@ -30,17 +32,40 @@ LOCAL_TABLE = 77
 """The routing table of our local routes: a number of our own beside the kernel's main (254) and local (255)."""
 
 Key = tuple[str | int, ...]
-Protocol = Literal["tcp", "udp", "sctp"]
+Protocol = Literal["tcp", "udp", "sctp", "fwmark"]
+ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - nothing is bound to it
+"""What stands for a VIP in the key of a service by firewall mark: it only says the family."""
+
+
+PROBE_MARKS = 0x6C000000
+"""Firewall marks of our probes: from this one on, 2^24 of them."""
 
 
 class ServiceKey(NamedTuple):
-    """What IPVS knows a virtual service by. `vip` is an address in its canonical text form."""
+    """What IPVS knows a virtual service by. `vip` is an address in its canonical text form. A service by firewall mark
+    has protocol `fwmark`, the mark as its port, and one of ANY as its VIP."""
 
     vip: str
     protocol: Protocol
     port: int
 
+    @classmethod
+    def of_mark(cls, mark: int, version: int) -> "ServiceKey":
+        return cls(ANY[version], "fwmark", mark)
+
+    @property
+    def real_port(self) -> int:
+        """The port of its destinations, unless they are told another; 0: as the client's packet says."""
+        return 0 if self.protocol == "fwmark" else self.port
+
+    @property
+    def carries_probes(self) -> bool:
+        """Whether it is there for probes alone."""
+        return self.protocol == "fwmark" and self.port & 0xFF000000 == PROBE_MARKS
+
     def __str__(self) -> str:
+        if self.protocol == "fwmark":
+            return f"fwmark {self.port:#x}{' ipv6' if self.vip == ANY[6] else ' ipv4'}"
         host = f"[{self.vip}]" if ":" in self.vip else self.vip
         return f"{host}:{self.port}/{self.protocol}"
 
@@ -112,7 +137,7 @@ class Link(Row):
     KEY: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
-    type: Literal["dummy", "ipip", "ip6tnl"]
+    type: Literal["dummy", "ipip", "ip6tnl", "gre", "ip6gre"]
     local: str = ""
     up: bool = True
 
@@ -179,6 +204,73 @@ class File(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class SourceAllow(Row):
+    """Packets to a service from elsewhere than `sources` (networks in canonical text, sorted) are dropped."""
+
+    KIND: ClassVar[str] = "source-allow"
+    RANK: ClassVar[int] = 45
+    KEY: ClassVar[tuple[str, ...]] = ("service",)
+
+    service: ServiceKey
+    sources: tuple[str, ...]
+
+    def settings(self) -> dict[str, object]:
+        return {"sources": " ".join(self.sources)}
+
+
+@dataclass(frozen=True, slots=True)
+class SynLimit(Row):
+    """SYNs to a service beyond `per_s` in a second, and `burst` more at once, are dropped."""
+
+    KIND: ClassVar[str] = "syn-limit"
+    RANK: ClassVar[int] = 45
+    KEY: ClassVar[tuple[str, ...]] = ("service",)
+
+    service: ServiceKey
+    per_s: int
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class PacketMark(Row):
+    """Packets to a VIP, protocol and port get a firewall mark, by which IPVS finds their virtual service."""
+
+    KIND: ClassVar[str] = "packet-mark"
+    RANK: ClassVar[int] = 45
+    KEY: ClassVar[tuple[str, ...]] = ("service",)
+
+    service: ServiceKey
+    mark: int
+
+    def settings(self) -> dict[str, object]:
+        return {"mark": f"{self.mark:#x}"}
+
+
+@dataclass(frozen=True, slots=True)
+class MssClamp(Row):
+    """The node's own SYN and SYN-ACK packets from a VIP say at most this MSS (bytes)."""
+
+    KIND: ClassVar[str] = "mss-clamp"
+    RANK: ClassVar[int] = 45
+    KEY: ClassVar[tuple[str, ...]] = ("vip",)
+
+    vip: str
+    mss: int
+
+
+@dataclass(frozen=True, slots=True)
+class FouPort(Row):
+    """A UDP port on which the kernel takes packets of one family out of GUE (net/ipv4/fou_core.c)."""
+
+    KIND: ClassVar[str] = "fou-port"
+    RANK: ClassVar[int] = 15
+    KEY: ClassVar[tuple[str, ...]] = ("version", "port")
+
+    version: Literal[4, 6]
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Running(Row):
     """A program that runs with the generated configuration. `config` is the digest written into that file."""
 
@@ -232,7 +324,8 @@ class IpvsTimeouts(Row):
 
 @dataclass(frozen=True, slots=True)
 class VirtualService(Row):
-    """`flags` are scheduler flags by name, sorted: mh-fallback (SCHED1) and mh-port (SCHED2)."""
+    """`flags` by name, sorted: those of the scheduler (mh-fallback is SCHED1, mh-port SCHED2), `one-packet`,
+    `persistent`. `timeout_s` and `prefix` (bits of a client's address that count; 0 for all) belong to persistence."""
 
     KIND: ClassVar[str] = "virtual-service"
     RANK: ClassVar[int] = 60
@@ -241,9 +334,12 @@ class VirtualService(Row):
     service: ServiceKey
     scheduler: str = "mh"
     flags: tuple[str, ...] = ("mh-fallback", "mh-port")
+    timeout_s: int = 0
+    prefix: int = 0
 
     def settings(self) -> dict[str, object]:
-        return {"scheduler": self.scheduler, "flags": ",".join(self.flags)}
+        persistence = f"{self.timeout_s} s per /{self.prefix or 'address'}" if self.timeout_s else ""
+        return {"scheduler": self.scheduler, "flags": ",".join(self.flags), "persistence": persistence}
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +366,9 @@ class LocalRoute(Row):
 
 @dataclass(frozen=True, slots=True)
 class Destination(Row):
-    """One real server's row. `port` is the service's own (a tunnel does not rewrite it).
+    """One real server's row. `port` is the service's own (a tunnel does not rewrite it) unless it masquerades; 0 says
+    so: see `real_port`. `upper` and `lower` are connection counts, 0 for none; `tunnel_port` belongs to gue,
+    `tunnel_checksum` to gue and gre.
 
     `weight` is what new flows get now; 0 while down or draining. `table_weight` is the weight the row holds its Maglev
     slots with: the kernel remembers the last weight above 0 (ip_vs_mh.c, `last_weight`), so a row is always added with
@@ -280,7 +378,7 @@ class Destination(Row):
 
     KIND: ClassVar[str] = "destination"
     RANK: ClassVar[int] = 70
-    KEY: ClassVar[tuple[str, ...]] = ("service", "address")
+    KEY: ClassVar[tuple[str, ...]] = ("service", "address", "port")
 
     service: ServiceKey
     address: str
@@ -289,18 +387,37 @@ class Destination(Row):
     serial: int = field(default=0, compare=False)
     forwarding: Literal["tunnel", "route", "masquerade"] = "tunnel"
     tunnel: Literal["ipip", "gue", "gre"] = "ipip"
+    port: int = 0
+    tunnel_port: int = 0
+    tunnel_checksum: Literal["none", "full", "remote"] = "none"
+    upper: int = 0
+    lower: int = 0
+
+    @property
+    def real_port(self) -> int:
+        return self.port or self.service.real_port
+
+    @property
+    def name(self) -> str:
+        """What it is called among the rows of its service: its address, and its port if that is its own."""
+        if not self.port:
+            return self.address
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
     @property
     def title(self) -> str:
-        return f"{self.service} -> {self.address}"
+        return f"{self.service} -> {self.name}"
 
     @property
     def place(self) -> tuple[str | int, ...]:
-        return (self.KIND, *self.service, self.serial, self.address)
+        return (self.KIND, *self.service, self.serial, self.address, self.port)
 
     def settings(self) -> dict[str, object]:
-        method = f"tunnel {self.tunnel}" if self.forwarding == "tunnel" else self.forwarding
-        return {"weight": self.weight, "forwarding": method}
+        words: list[str] = [self.forwarding, self.tunnel] if self.forwarding == "tunnel" else [self.forwarding]
+        words += [f"port {self.tunnel_port}"] if self.tunnel_port else []
+        words += [f"checksum {self.tunnel_checksum}"] if self.tunnel_checksum != "none" else []
+        limits = f"{self.upper}, again below {self.lower}" if self.upper else ""
+        return {"weight": self.weight, "forwarding": " ".join(words), "connections": limits}
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,10 +430,11 @@ class DestinationOrder(Row):
     KEY: ClassVar[tuple[str, ...]] = ("service",)
 
     service: ServiceKey
-    addresses: tuple[str, ...]
+    names: tuple[str, ...]
+    """Of its destinations (`Destination.name`)."""
 
     def settings(self) -> dict[str, object]:
-        return {"order": " ".join(self.addresses)}
+        return {"order": " ".join(self.names)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,12 @@ from lbnode.agent.systemd import notify
 from lbnode.config.model import Cluster
 from lbnode.errors import ConfigError, LbnodeError
 from lbnode.health.monitor import Monitor, Pace
+from lbnode.health.state import Probe
 from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
-from lbnode.node import Identity, desired_state, drivers, load_cluster, wanted_probes
+from lbnode.node import Identity, desired_state, drivers, groundwork, load_cluster, wanted_probes
 from lbnode.plan import Plan
-from lbnode.reconcile import Pass, run
+from lbnode.reconcile import Pass, ensure, run
 from lbnode.roles.inputs import Desired
 
 log = logging.getLogger("lbnode")
@@ -46,6 +47,7 @@ class Agent:
         self._reading = files.read(identity.paths, identity.role)
         self._desired = Desired()
         self._left = Plan()
+        self._probes: tuple[Probe, ...] = ()
         self._problems: dict[str, str] = {}
         self._recent: deque[dict[str, Any]] = deque(maxlen=100)
         self._last: dict[str, Any] = {}
@@ -121,13 +123,25 @@ class Agent:
             self._cluster_stamp = stamp
             self._reload()
         self._admin()
-        pace = self._cluster.probe
-        await self._monitor.follow(
-            wanted_probes(identity, self._cluster), Pace(pace.interval_s, pace.timeout_s, pace.rise, pace.fall)
-        )
+        pace, probes = self._cluster.probe, wanted_probes(identity, self._cluster)
+        if probes != self._probes:
+            await asyncio.to_thread(self._prepare)
+            self._probes = probes
+        await self._monitor.follow(probes, Pace(pace.interval_s, pace.timeout_s, pace.rise, pace.fall))
         with suppress(TimeoutError):
             # Long enough to find out about a server that does not answer; no longer, whatever happens.
             await asyncio.wait_for(self._monitor.settled(), pace.fall * (pace.interval_s + pace.timeout_s) + 1)
+
+    def _prepare(self) -> None:
+        """Makes what probes need, before the first of them goes out."""
+        identity = self._identity
+        try:
+            with exclusive(identity.paths.lock):
+                ensure(groundwork(identity, self._cluster), self._drivers).raise_if_failed()
+        except LbnodeError as error:
+            self._tell("probes", str(error))
+        else:
+            self._tell("probes", "")
 
     def _reload(self) -> None:
         try:
@@ -164,7 +178,8 @@ class Agent:
             "seconds": round(time.time() - began, 4),
             "cause": cause,
             "changes": len(done.plan.changes),
-            "foreign": list(done.plan.foreign),
+            "foreign": list(done.left.foreign),
+            "waiting": list(done.left.waiting),
         }
         return not done.errors
 

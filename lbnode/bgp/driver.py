@@ -92,13 +92,7 @@ class ExabgpDriver:
         return 0 if self._absent or not any(change.new for change in changes) else self.wait_s
 
     def _left(self) -> words.Wanted:
-        """The orders in the file; a file that is not there or not ours holds none."""
-        try:
-            return words.wanted_from(self.paths.bgp_wanted.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return words.Wanted({}, "", "")
-        except OSError as error:
-            raise LbnodeError(f"cannot read {self.paths.bgp_wanted}: {error.strerror}") from error
+        return _orders(self.paths)
 
     def _order(self, config: str, wait_s: float) -> Told | None:
         """Writes `wanted`, waits until it is followed, and ExaBGP runs with `config` unless that is "". Returns the
@@ -125,6 +119,21 @@ class ExabgpDriver:
                 watch.names()
         finally:
             watch.close()
+
+
+def announced(paths: Paths) -> frozenset[str]:
+    """The addresses that are to be announced, by the orders that were left last. Raises LbnodeError."""
+    return frozenset(announcement(route).prefix.partition("/")[0] for route in _orders(paths).routes.values())
+
+
+def _orders(paths: Paths) -> words.Wanted:
+    """The orders in the file; a file that is not there or not ours holds none."""
+    try:
+        return words.wanted_from(paths.bgp_wanted.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return words.Wanted({}, "", "")
+    except OSError as error:
+        raise LbnodeError(f"cannot read {paths.bgp_wanted}: {error.strerror}") from error
 
 
 def peers(paths: Paths) -> dict[str, dict[str, Any]]:

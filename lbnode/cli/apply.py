@@ -18,7 +18,7 @@ from lbnode.reconcile import run
 def apply(common: Common, role: str | None, force: bool) -> int:
     """Make this node right, and say what was done."""
     identity = common.identity(role)
-    found = current(identity)
+    found = current(identity, prepare=True)
     with exclusive(identity.paths.lock):
         done = run(found.desired, drivers(identity), force=force)
     control.ask(identity.paths, "wake")

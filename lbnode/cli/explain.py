@@ -63,7 +63,7 @@ def _wanted(common: Common, cluster: Cluster, key: ServiceKey) -> list[Row]:
     node = next(iter(cluster.with_role("l4")))
     unknown: dict[Probe, Health] = {}
     desired = desired_state(Identity(node, "l4", common.paths), cluster, READY, unknown)
-    rows = [row for row in desired.rows if isinstance(row, TABLE_ROWS)]
+    rows = [row for row in desired.rows if isinstance(row, TABLE_ROWS) and not row.service.carries_probes]
     if all(row.service != key for row in rows):
         others = ", ".join(dict.fromkeys(str(row.service) for row in rows))
         raise Missing(f"cannot explain {key}: no service of the cluster file has it; there is {others}")

@@ -8,7 +8,8 @@ from lbnode.health.state import Health, Probe
 from lbnode.ipvs import ipvsadm
 from lbnode.maintenance.state import READY
 from lbnode.node import desired_state, load_cluster
-from lbnode.resources import File
+from lbnode.plan import TABLE_ROWS
+from lbnode.resources import File, Row
 from lbnode.roles.inputs import Desired
 
 
@@ -24,12 +25,17 @@ def render(common: Common, what: str) -> int:
     identity = common.identity(None)
     unknown: dict[Probe, Health] = {}
     desired = desired_state(identity, load_cluster(identity), READY, unknown)
-    path, content = ("", ipvsadm.restore(desired.rows)) if what == "ipvsadm" else _file(desired, what)
+    path, content = ("", ipvsadm.restore(_for_clients(desired))) if what == "ipvsadm" else _file(desired, what)
     if not content:
         why = f"{identity.name} ({identity.role}) has none; choose another node with --node"
         raise Missing(f"cannot render {what}: {why}")
     common.show({"path": path, "content": content}, content.rstrip("\n"))
     return 0
+
+
+def _for_clients(desired: Desired) -> list[Row]:
+    """The tables without those of probes, which only an agent has a use for."""
+    return [row for row in desired.rows if isinstance(row, TABLE_ROWS) and not row.service.carries_probes]
 
 
 def _file(desired: Desired, what: str) -> tuple[str, str]:

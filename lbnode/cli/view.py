@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from lbnode.agent import control
 from lbnode.config.model import Cluster
 from lbnode.errors import LbnodeError
-from lbnode.health.state import Health, Probe
+from lbnode.health.state import DIRECT_MARK, Health, Probe
+from lbnode.lock import exclusive
 from lbnode.maintenance.files import Reading, read
-from lbnode.node import Identity, desired_state, load_cluster, wanted_probes
+from lbnode.node import Identity, desired_state, drivers, groundwork, load_cluster, wanted_probes
+from lbnode.reconcile import ensure, plan
 from lbnode.roles.inputs import Desired
 
 
@@ -23,17 +25,20 @@ class View:
     desired: Desired
 
 
-def current(identity: Identity) -> View:
-    """Reads the files, asks the agent or the real servers, and says what follows. Raises what cannot be read."""
+def current(identity: Identity, prepare: bool = False) -> View:
+    """Reads the files, asks the agent or the real servers, and says what follows. Raises what cannot be read.
+
+    `prepare`: what probes need on this node may be made first. Otherwise what cannot be probed yet stays unknown.
+    """
     cluster = load_cluster(identity)
     reading = read(identity.paths, identity.role)
     if reading.problem:
         raise LbnodeError(f"cannot tell what this node is set to: {reading.problem}")
-    health = _health(identity, cluster)
+    health = _health(identity, cluster, prepare)
     return View(cluster, reading, health, desired_state(identity, cluster, reading.state, health))
 
 
-def _health(identity: Identity, cluster: Cluster) -> Mapping[Probe, Health]:
+def _health(identity: Identity, cluster: Cluster, prepare: bool) -> Mapping[Probe, Health]:
     probes = wanted_probes(identity, cluster)
     if not probes:
         return {}
@@ -42,4 +47,16 @@ def _health(identity: Identity, cluster: Cluster) -> Mapping[Probe, Health]:
         return {probe: Health.from_json(status["health"][probe.id]) for probe in probes}
     from lbnode.health.monitor import probe_once
 
-    return asyncio.run(probe_once(probes, cluster.probe.timeout_s, cluster.probe.fall))
+    ready = _ready_to_probe(identity, cluster, prepare)
+    possible = [probe for probe in probes if ready or probe.mark == DIRECT_MARK]
+    return asyncio.run(probe_once(possible, cluster.probe.timeout_s, cluster.probe.fall))
+
+
+def _ready_to_probe(identity: Identity, cluster: Cluster, prepare: bool) -> bool:
+    """Whether probes can go the way of clients' packets from here. Raises ApplyFailed when it cannot be made so."""
+    wanted, made_by = groundwork(identity, cluster), drivers(identity)
+    if prepare:
+        with exclusive(identity.paths.lock):
+            ensure(wanted, made_by).raise_if_failed()
+        return True
+    return not any(change.new for change in plan(wanted, made_by).changes)

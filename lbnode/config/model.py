@@ -20,20 +20,27 @@ from lbnode.config.values import (
     Name,
     Named,
     Port,
+    Prefix,
+    Program,
     Seconds,
+    Status,
     Streak,
+    Text,
     UriPath,
 )
 
 __all__ = [
+    "Access",
     "AgentCheck",
     "Asn",
+    "Balancing",
     "Bgp",
     "Check",
     "Cluster",
     "HealthUri",
     "IPAddress",
     "Ipvs",
+    "Metrics",
     "Model",
     "Name",
     "Node",
@@ -42,12 +49,20 @@ __all__ = [
     "Port",
     "Probe",
     "Role",
+    "Scheduler",
     "Seconds",
     "Service",
+    "ServiceProbe",
+    "Tunnel",
     "UriPath",
 ]
 
 Role = Literal["l4", "l7", "backend"]
+Scheduler = Literal[
+    "mh", "sh", "dh", "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sed", "nq", "fo", "ovf", "twos"
+]  # net/netfilter/ipvs/Kconfig
+Flags = Literal["mh-fallback", "mh-port", "sh-fallback", "sh-port"]
+Count = Annotated[int, Between(0, 2147483647)]
 
 
 class Model(BaseModel):
@@ -63,6 +78,11 @@ class Node(Model):
     ipv4: Ipv4 | None = Field(None, description="Its own IPv4 address: BGP source, tunnel end, probe target.")
     ipv6: Ipv6 | None = Field(None, description="Its own IPv6 address, likewise.")
     weight: Annotated[int, Between(1, 1000)] = Field(100, description="Its share of new flows among its peers.")
+    serial: Annotated[int, Between(1, 65535)] | None = Field(
+        None,
+        description="Its place among the real servers of its role, in every L4 node's Maglev tables: lowest first. All "
+        "nodes of a role have one, or none of them has: then the order of the file counts.",
+    )
 
     def address(self, version: int) -> IPAddress | None:
         return self.ipv4 if version == 4 else self.ipv6
@@ -90,6 +110,14 @@ class Probe(Model):
     timeout_s: Seconds = Field(1.0, description="Seconds after which a probe has failed; it may exceed the interval.")
     rise: Streak = Field(2, description="Successes in a row until a server is up.")
     fall: Streak = Field(2, description="Failures in a row until a server is down.")
+    jitter: Annotated[float, Between(0, 0.5)] = Field(
+        0.1, description="Share of the interval by which a probe may come early or late, at random."
+    )
+    via: Literal["tunnel", "direct"] = Field(
+        "tunnel",
+        description="tunnel: to a VIP, by IPVS and the way that clients' packets go; direct: to the real server's own "
+        "address.",
+    )
 
 
 class Ipvs(Model):
@@ -102,6 +130,11 @@ class Ipvs(Model):
     )
     tcp_fin_timeout_s: Idle = Field(120, description="Seconds for a TCP flow that a side has ended.")
     udp_timeout_s: Idle = Field(300, description="Seconds for a UDP flow.")
+    removal_deadline_s: Idle = Field(
+        3600,
+        description="Seconds that a real server which has left this file keeps its place, without new flows, while it "
+        "still has old ones.",
+    )
 
 
 class HealthUri(Model):
@@ -137,11 +170,80 @@ class Pool(Model):
     agent_check: Flag = Field(True, description="Whether HAProxy asks the servers' agent-check responders.")
 
 
+class ServiceProbe(Model):
+    """What L4 nodes ask of every real server of a service, at one of its VIPs."""
+
+    type: Literal["health", "http", "https", "tcp", "script"] = Field(
+        "health",
+        description="health: nothing of its own (the health URI of L7 nodes; through backend, the pool's check); "
+        "script: a program whose exit status 0 means up; the others besides the health URI, or instead of the pool's "
+        "check.",
+    )
+    port: Port | None = Field(None, description="TCP port; the service's first one if left out.")
+    path: UriPath = Field("/", description="What http and https ask for.")
+    host: Name | None = Field(None, description="Host header, and the name for TLS; the address if left out.")
+    status: tuple[Status, ...] = Field(("2xx", "3xx"), min_length=1, description="The HTTP statuses that mean up.")
+    body: Text | None = Field(None, description="A text that the first 64 KiB of the answer must hold.")
+    verify: Flag = Field(False, description="Whether the certificate must be valid for `host`.")
+    script: tuple[Program, ...] = Field(
+        (),
+        max_length=1,
+        description="The program, by absolute path; it finds address, port and family in its environment.",
+    )
+
+
+class Balancing(Model):
+    """How IPVS treats a service's packets on the L4 nodes."""
+
+    scheduler: Scheduler = Field("mh", description="Who gets a new flow; only mh keeps flows when ECMP moves them.")
+    flags: tuple[Flags, ...] | None = Field(
+        None,
+        description="The scheduler's own flags; if left out, those that lose no flow: mh-fallback and mh-port, or "
+        "sh-fallback and sh-port.",
+    )
+    one_packet: Flag = Field(False, description="UDP only: every datagram is scheduled by itself.")
+    persistence_s: Idle | None = Field(
+        None, description="Seconds for which a client's new flows follow its last one; not at all if left out."
+    )
+    persistence_ipv4_prefix: Annotated[int, Between(1, 32)] = Field(
+        32, description="How much of an IPv4 address makes a client."
+    )
+    persistence_ipv6_prefix: Annotated[int, Between(1, 128)] = Field(
+        128, description="How much of an IPv6 address makes a client."
+    )
+    forwarding: Literal["tunnel", "route", "masquerade"] = Field(
+        "tunnel",
+        description="tunnel and route: the real server answers the client itself; masquerade: through this L4 node, on "
+        "the pool's port.",
+    )
+    tunnel: Literal["ipip", "gue", "gre"] = Field("ipip", description="What the packets are wrapped in.")
+    tunnel_port: Port = Field(6080, description="UDP port of gue.")
+    tunnel_checksum: Literal["none", "full", "remote"] = Field("none", description="Checksum of gue and gre.")
+    max_connections: Count = Field(0, description="A real server with so many takes no new ones; 0: no limit.")
+    resume_connections: Count = Field(0, description="It takes new ones again below so many; 0: three quarters of it.")
+    mark: Annotated[int, Between(1, 4294967295)] | None = Field(
+        None,
+        description="Firewall mark: all VIPs of a family and all ports make one virtual service, so that a client with "
+        "persistence gets the same real server on all of them.",
+    )
+
+
+class Access(Model):
+    """Who may reach a service, enforced on the L4 nodes."""
+
+    allow: tuple[Prefix, ...] | None = Field(None, min_length=1, description="Source networks; any if left out.")
+    syn_per_s: Annotated[int, Between(1, 1000000)] | None = Field(
+        None, description="New TCP connections per second and VIP that an L4 node lets through; any number if left out."
+    )
+    syn_burst: Annotated[int, Between(1, 1000000)] = Field(100, description="How many more may come at once.")
+
+
 class Service(Model):
     """One service: where clients find it, and who answers."""
 
     vips: tuple[IPAddress, ...] = Field(min_length=1, description="The service's addresses, of either family.")
-    ports: tuple[Port, ...] = Field((80,), min_length=1, description="The TCP ports clients connect to.")
+    ports: tuple[Port, ...] = Field((80,), min_length=1, description="The ports clients connect to.")
+    protocol: Literal["tcp", "udp", "sctp"] = Field("tcp", description="udp and sctp: through backend only.")
     pool: Name = Field(description="The pool that serves it.")
     through: Literal["l7", "backend"] = Field(
         "l7", description="l7: HAProxy on every L7 node; backend: the pool's nodes answer, on the service's own ports."
@@ -153,6 +255,35 @@ class Service(Model):
     quorum: Annotated[int, Between(1, 65535)] = Field(
         1, description="How many real servers must be up for an L4 node to announce its VIPs."
     )
+    quorum_high: Annotated[int, Between(1, 65535)] | None = Field(
+        None, description="How many must be up until it announces again what it withdrew; as `quorum` if left out."
+    )
+    below_quorum: Literal["withdraw", "keep"] = Field(
+        "withdraw", description="keep: go on announcing, and use all real servers as if they were up."
+    )
+    panic_percent: Annotated[int, Between(0, 100)] = Field(
+        0, description="With a smaller share of its real servers up, the checks are not believed: all are used."
+    )
+    slow_start_s: Annotated[int, Between(0, 3600)] = Field(
+        0, description="Seconds in which a real server that has come back gets its full share; not with mh, sh, dh."
+    )
+    probe: ServiceProbe = Field(ServiceProbe(), description="What L4 nodes ask of its real servers.")
+    ipvs: Balancing = Field(Balancing(), description="How IPVS treats its packets.")
+    access: Access = Field(Access(), description="Who may reach it.")
+
+
+class Tunnel(Model):
+    """The way from L4 nodes to real servers."""
+
+    mtu: Annotated[int, Between(1280, 9216)] = Field(1500, description="MTU between L4 nodes and real servers, bytes.")
+    clamp_mss: Flag = Field(True, description="Whether real servers tell clients an MSS that leaves room for a tunnel.")
+
+
+class Metrics(Model):
+    """What agents tell monitoring, by HTTP, on their nodes' own addresses."""
+
+    port: Annotated[int, Between(0, 65535)] = Field(9478, description="TCP port; 0: do not listen.")
+    allow: tuple[Prefix, ...] = Field((), description="Who may ask, besides the cluster's own nodes.")
 
 
 class Cluster(Model):
@@ -166,15 +297,18 @@ class Cluster(Model):
     pools: Named[Pool] = Field(default_factory=InOrder, description="Who serves, by name.")
     probe: Probe = Field(Probe(), description="How L4 nodes probe real servers.")
     ipvs: Ipvs = Field(Ipvs(), description="How long IPVS remembers an idle flow.")
+    tunnel: Tunnel = Field(Tunnel(), description="The way from L4 nodes to real servers.")
+    metrics: Metrics = Field(Metrics(), description="What agents tell monitoring.")
     health: HealthUri = Field(HealthUri(), description="The health URI of L7 nodes.")
     agent_check: AgentCheck = Field(AgentCheck(), description="The agent-check responders.")
 
     def with_role(self, role: Role) -> dict[str, Node]:
-        """The nodes of one role, by name, in the order of the file: the canonical order of destinations."""
-        return {name: node for name, node in self.nodes.items() if node.role == role}
+        """The nodes of one role, by name, in canonical order: by serial, or as they stand in the file."""
+        found = ((name, node) for name, node in self.nodes.items() if node.role == role)
+        return dict(sorted(found, key=lambda item: item[1].serial or 0))
 
     def members(self, pool: str) -> dict[str, Node]:
-        """The nodes of a pool, by name, in the order of the file."""
+        """The nodes of a pool, by name, in canonical order."""
         wanted = self.pools[pool].nodes
         return {name: node for name, node in self.with_role("backend").items() if wanted is None or name in wanted}
 

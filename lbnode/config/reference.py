@@ -5,7 +5,7 @@
 
 import sys
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from lbnode.config.model import Model
 from lbnode.config.positions import Path
-from lbnode.config.values import Between, Name, UriPath
+from lbnode.config.values import Between, Name, Program, Status, Text, UriPath
 from lbnode.config.words import SECTIONS
 
 EXAMPLE = """\
@@ -113,6 +113,9 @@ LEAVES: dict[Any, str] = {
     bool: "true or false",
     get_args(Name)[1]: "name",
     get_args(UriPath)[1]: "URL path",
+    get_args(Program)[1]: "absolute path",
+    get_args(Status)[1]: "`200`, `2xx`",
+    get_args(Text)[1]: "text",
 }
 
 
@@ -176,6 +179,8 @@ def _type(kind: Any, metadata: Iterable[Any], path: Path) -> str:
         return f"list, each: {_type(arguments[0], (), path)}"
     if set(arguments) == {IPv4Address, IPv6Address}:
         return "IP address"
+    if set(arguments) == {IPv4Network, IPv6Network}:
+        return "network"
     if origin in (Union, UnionType):
         return " or ".join(_type(item, (), path) for item in arguments if item is not NoneType)
     if origin is dict:

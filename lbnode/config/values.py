@@ -8,7 +8,7 @@ that code and tests can build models directly.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
@@ -19,6 +19,7 @@ Number = TypeVar("Number", int, float)
 
 NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 PATH_PATTERN = r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]*"
+STATUS_PATTERN = r"[1-5]([0-9][0-9]|xx)"
 NAME_RULE = "use 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit"
 PATH_RULE = "use an absolute path of URL characters, such as /health"
 FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -141,6 +142,39 @@ def _ipv6(value: object) -> IPv6Address:
     return address
 
 
+def _network(value: object) -> IPv4Network | IPv6Network:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        return ip_network(value if isinstance(value, str) else "")
+    except ValueError as error:
+        hint = "write it as 203.0.113.0/24 or 2001:db8::/32"
+        if "host bits" in str(error):
+            hint = f"write {ip_network(str(value), strict=False)}"
+        raise Mistake(f"{shown(value)} is not a network", hint) from None
+
+
+def _status(value: object) -> str:
+    text = str(value)
+    if not re.fullmatch(STATUS_PATTERN, text):
+        raise Mistake(f"{shown(value)} is not an HTTP status", "write it as 200 or 2xx")
+    return text
+
+
+def _text(value: object) -> str:
+    """Goes into requests or is compared with answers: printable, on one line."""
+    if not isinstance(value, str) or not re.fullmatch(r"[\x20-\x7e]{1,200}", value):
+        raise Mistake(f"{shown(value)} is not a text", "use 1 to 200 printable ASCII characters")
+    return value
+
+
+def _program(value: object) -> str:
+    """The first word of a command: nothing is looked up in a search path."""
+    if not isinstance(value, str) or not re.fullmatch(r"/[\x21-\x7e]{1,200}", value):
+        raise Mistake(f"{shown(value)} is not an absolute path", "write it as /usr/local/lib/probe")
+    return value
+
+
 class InOrder(dict[str, V]):
     """A frozen mapping that remembers and compares the order of the file, which is the canonical order of
     destinations. Hashable when its values are."""
@@ -173,6 +207,10 @@ Ipv4 = Annotated[IPv4Address, BeforeValidator(_ipv4)]
 Ipv6 = Annotated[IPv6Address, BeforeValidator(_ipv6)]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME_PATTERN}$"})]
 UriPath = Annotated[str, AfterValidator(_uri_path), WithJsonSchema({"type": "string", "pattern": f"^{PATH_PATTERN}$"})]
+Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Status = Annotated[str, BeforeValidator(_status), WithJsonSchema({"type": "string", "pattern": f"^{STATUS_PATTERN}$"})]
+Text = Annotated[str, BeforeValidator(_text)]
+Program = Annotated[str, BeforeValidator(_program)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Port = Annotated[int, Between(1, 65535)]
 Seconds = Annotated[float, Between(0.01, 86400)]

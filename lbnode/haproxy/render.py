@@ -6,7 +6,7 @@ here they get their values: addresses, stable server ids, weights in HAProxy's r
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
@@ -15,6 +15,7 @@ from zlib import crc32
 from lbnode.config.model import Cluster, IPAddress, Node, Service
 from lbnode.errors import LbnodeError
 from lbnode.paths import Paths
+from lbnode.roles.prober import Prober
 from lbnode.templates import Templates
 
 TEMPLATE = "haproxy.cfg.j2"
@@ -89,8 +90,8 @@ def config(templates: Templates, cluster: Cluster, node_name: str, paths: Paths,
         socket=escaped(str(paths.haproxy_socket)),
         state_file=escaped(str(paths.haproxy_state_file)),
         health={
-            "addresses": _own_addresses(node_name, node),
-            "port": cluster.health.port,
+            "binds": [f"{address}:{cluster.health.port}" for address in _own_addresses(node_name, node)],
+            "vip_binds": _binds(_asked_vips(cluster, node), [cluster.health.port]),
             "path": escaped(cluster.health.path),
         },
         agent={"port": cluster.agent_check.port, "interval": duration(cluster.agent_check.interval_s)},
@@ -166,7 +167,7 @@ def _service(cluster: Cluster, name: str, service: Service, ids: Mapping[str, in
         name=name,
         mode=service.mode,
         balance=service.balance,
-        binds=tuple(Bind(f"{_host(vip)}:{port}", MSS[vip.version]) for vip in service.vips for port in service.ports),
+        binds=_binds(service.vips, service.ports),
         check=CheckView(check.type, escaped(check.path), duration(check.interval_s), check.rise, check.fall),
         agent_check=pool.agent_check,
         servers=tuple(
@@ -181,6 +182,17 @@ def _preferred(name: str, node: Node) -> IPAddress:
     if address is None:
         raise LbnodeError(f"cannot render haproxy.cfg: node {name} has no address")
     return address
+
+
+def _binds(vips: Iterable[IPAddress], ports: Sequence[int]) -> tuple[Bind, ...]:
+    return tuple(Bind(f"{_host(vip)}:{port}", MSS[vip.version]) for vip in vips for port in ports)
+
+
+def _asked_vips(cluster: Cluster, node: Node) -> list[IPAddress]:
+    """The VIPs by which L4 nodes ask for the health URI, the way that clients' packets go."""
+    subjects = Prober(cluster, "").subjects.values()
+    vips = dict.fromkeys(subject.vip for subject in subjects if subject.service.through == "l7")
+    return [vip for vip in vips if node.address(vip.version)]
 
 
 def _own_addresses(name: str, node: Node) -> list[str]:

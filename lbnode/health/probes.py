@@ -17,13 +17,12 @@ from typing import Any
 import aiohttp
 
 from lbnode.errors import LbnodeError
-from lbnode.health.state import Outcome, Probe
+from lbnode.health.state import DIRECT_MARK, Outcome, Probe
 from lbnode.maintenance.state import parse
 
 OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH}
 AGENT_LINE_MAX = 512
-MARK = 0x6C62
-"""Any mark but 0 would do; this one is unlikely to mean something in an operator's own rules."""
+MARK = DIRECT_MARK
 SILENT = {errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT}
 """Nobody is there: no answer to ARP, to neighbour solicitation, to SYN."""
 LATE = 0.1

@@ -4,25 +4,41 @@
 node (no descriptors, no route), is not down.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lbnode.maintenance.state import AdminState, Mode
 
+DIRECT_MARK = 0x6C62
+"""Any mark but 0 would do; this one is unlikely to mean something in an operator's own rules."""
+
 
 @dataclass(frozen=True)
 class Probe:
-    """One thing to ask, again and again. `agent` reads an agent-check line: what people have set the node to."""
+    """One thing to ask, again and again. `agent` reads an agent-check line: what people have set the node to.
 
-    kind: Literal["http", "tcp", "agent"]
+    `mark` decides the way it takes: DIRECT_MARK goes where the routes say; one that IPVS knows a virtual service by
+    goes through that, in the tunnel, to the real server behind it, and then `address` is a VIP. `source`: the own
+    address it asks from; any if empty. The last five matter to http, https and script (`config.model.ServiceProbe`).
+    """
+
+    kind: Literal["http", "https", "tcp", "agent", "script"]
     address: str
     port: int
     path: str = ""
+    mark: int = DIRECT_MARK
+    source: str = ""
+    host: str = ""
+    status: tuple[str, ...] = ("2xx", "3xx")
+    body: str = ""
+    verify: bool = False
+    script: str = ""
 
     @property
     def id(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{self.kind}://{host}:{self.port}{self.path}"
+        way = "" if self.mark == DIRECT_MARK else f" mark {self.mark:#x}"
+        return f"{self.kind}://{host}:{self.port}{self.path}{way}"
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,8 @@ class Health:
     streak: int = 0
     silences: int = 0
     silent: bool = False
+    back_for_s: float | None = field(default=None, compare=False)
+    """Seconds since it came up after it was down; None for one that was never down."""
 
     def as_json(self) -> dict[str, Any]:
         admin = self.admin

@@ -129,7 +129,7 @@ class IpvsDriver:
         for index, change in enumerate(changes):
             if not isinstance(change.new, DestinationOrder):
                 continue
-            key, canonical = change.new.service, change.new.addresses
+            key, canonical = change.new.service, change.new.names
             newest_first = _destinations(link, rows.record_of_key(key))
             records = {item.address: item for item in reversed(newest_first) if rows.is_ours(key, item)}
             if missing := [address for address in canonical if address not in records]:

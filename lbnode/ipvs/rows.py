@@ -17,8 +17,12 @@ from lbnode.resources import Destination, DestinationOrder, Protocol, Row, Servi
 ForwardingName = Literal["tunnel", "route", "masquerade"]
 TunnelName = Literal["ipip", "gue", "gre"]
 
-PROTOCOLS: dict[Protocol, int] = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
-_PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+PROTOCOLS: dict[str, int] = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
+_PROTOCOL_NAMES: dict[int, Protocol] = {
+    socket.IPPROTO_TCP: "tcp",
+    socket.IPPROTO_UDP: "udp",
+    socket.IPPROTO_SCTP: "sctp",
+}
 _FLAGS = {0x01: "persistent", 0x04: "one-packet"}
 _SCHEDULER_FLAGS = {0x08: "fallback", 0x10: "port", 0x20: "flag-3"}
 _FORWARDING: dict[int, ForwardingName] = {

@@ -98,6 +98,15 @@ class PolicyDriver:
         return [Result(change, why) for change, why in zip(changes, errors, strict=True)]
 
 
+def ended() -> frozenset[str]:
+    """The addresses that have a local route of ours. Raises NotReady."""
+    try:
+        rows = [route for version in FAMILIES for _, route in _routes(version)]
+    except OSError as error:
+        raise NotReady(f"cannot read routes: {error.strerror or error}") from error
+    return frozenset(row.address for row in rows if row is not None)
+
+
 def _rules(version: Literal[4, 6]) -> list[tuple[Rule, int]]:
     """All rules of a family, each with its protocol number."""
     body = BODY.pack(FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)

@@ -17,5 +17,5 @@ def desired(inputs: Inputs) -> Desired:
     ready = inputs.admin.mode is Mode.READY
     state = "in service" if ready else "out of service"
     verdict = Verdict("node", inputs.name, ready, state, f"{inputs.admin}; answers {len(direct)} services directly")
-    rows = direct_return.rows(inputs.node, [vip for service in direct for vip in service.vips])
+    rows = direct_return.rows(inputs.node, direct)
     return Desired(rows, {}, (verdict,))

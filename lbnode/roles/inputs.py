@@ -13,7 +13,8 @@ from lbnode.templates import Templates
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything a role looks at. `programs` are facts about what is installed, such as HAProxy's version."""
+    """Everything a role looks at: the files, the health, and what this node does already. `ended`: the real servers'
+    addresses with a local route, whose flows are being ended; `announced`: the VIPs that are announced."""
 
     cluster: Cluster
     name: str
@@ -22,6 +23,8 @@ class Inputs:
     templates: Templates = field(default_factory=Templates)
     paths: Paths = field(default_factory=Paths)
     haproxy_version: tuple[int, int] = (2, 6)
+    ended: frozenset[str] = frozenset()
+    announced: frozenset[str] = frozenset()
 
     @property
     def node(self) -> Node:
@@ -44,15 +47,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Desired:
-    """The rows a node should have; why (by row key, for the plan); and the decisions behind them."""
+    """The rows a node should have; why (by row key, for the plan); and the decisions behind them. A destination that
+    leaves keeps its row at weight 0 for at most `removal_s` seconds, while it has connections."""
 
     rows: tuple[Row, ...] = ()
     reasons: Mapping[Key, str] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
+    removal_s: int = 0
 
     @classmethod
     def merge(cls, parts: Iterable["Desired"]) -> "Desired":
         """One desired state out of several; a row that two parts want alike stands once."""
+        parts = tuple(parts)
         rows: dict[Row, None] = {}
         reasons: dict[Key, str] = {}
         verdicts: list[Verdict] = []
@@ -60,4 +66,4 @@ class Desired:
             rows.update(dict.fromkeys(part.rows))
             reasons.update(part.reasons)
             verdicts += part.verdicts
-        return cls(tuple(rows), reasons, tuple(verdicts))
+        return cls(tuple(rows), reasons, tuple(verdicts), max((part.removal_s for part in parts), default=0))

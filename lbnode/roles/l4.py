@@ -3,14 +3,15 @@
 A real server that fails, drains or is in maintenance keeps its row, at weight 0: with mh-fallback no other server's
 flows move, and none move when it comes back. One that has failed also gets a local route, which ends the flows it has;
 docs/adr/0004-two-ways-to-leave.md says why so. A VIP is announced while people want the node in service and enough
-of its real servers are up.
+of its real servers serve.
 """
 
-from collections.abc import Collection
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 from lbnode.bgp import exabgp
-from lbnode.config.model import IPAddress, Node, Service
+from lbnode.config.model import IPAddress, Service
 from lbnode.maintenance.state import Mode
 from lbnode.resources import (
     LOCAL_TABLE,
@@ -23,18 +24,22 @@ from lbnode.resources import (
     Key,
     Link,
     LocalRoute,
+    PacketMark,
     Row,
     Rule,
     Running,
     ServiceKey,
+    SourceAllow,
+    SynLimit,
     Sysctl,
     VirtualService,
 )
 from lbnode.roles.direct_return import VIP_LINK
 from lbnode.roles.inputs import Desired, Inputs, Verdict
-from lbnode.roles.targets import Standing, agent_probe, health_probe, standing
+from lbnode.roles.prober import FAMILIES, Prober, destination
+from lbnode.roles.serving import Servers, Serving, enough, mark, serving
+from lbnode.roles.targets import standing
 
-FAMILIES: tuple[Literal[4, 6], ...] = (4, 6)
 SYSCTLS = {
     # A flow that another L4 node has scheduled arrives here in the middle: take its ACK as the start of an entry.
     "net.ipv4.vs.sloppy_tcp": "1",
@@ -57,8 +62,10 @@ SYSCTLS = {
     "net.ipv4.conf.all.accept_local": "1",
 }
 
-Families = dict[int, dict[str, tuple[Node, Standing]]]
-"""Family (4 or 6) to real servers by name, in canonical order."""
+Found = dict[tuple[str, int], tuple[Servers, Serving]]
+"""By service and family (4 or 6): what is known of its real servers, and what each of them gets."""
+
+FLAGS = {"mh": ("mh-fallback", "mh-port"), "sh": ("sh-fallback", "sh-port")}
 
 # What this node itself sends, without a mark, asks the table of local routes first. IPVS's look-ups are of that kind,
 # probes are marked. Without `iif lo` the node would answer ARP for the failed servers.
@@ -67,68 +74,131 @@ FAIL_RULES = tuple(Rule(version, 200, LOCAL_TABLE, "lo", 0, 0xFFFFFFFF) for vers
 
 def desired(inputs: Inputs) -> Desired:
     """Everything an L4 node should have."""
-    standings = _standings(inputs)
-    services = (_service(service, standings[name]) for name, service in inputs.cluster.services.items())
-    failed = _failed(inputs, standings)
-    servers = Desired(verdicts=_server_verdicts(standings, {row.key[1] for row in failed.rows}))
-    return Desired.merge([_host(inputs), *services, failed, servers, _announcements(inputs, standings)])
+    prober = Prober(inputs.cluster, inputs.name)
+    found = _found(inputs, prober)
+    services = (_service(inputs, name, found) for name in inputs.cluster.services)
+    failed = _failed(inputs, found)
+    ended = {row.address for row in failed.rows if isinstance(row, LocalRoute)}
+    verdicts = Desired(verdicts=_server_verdicts(found, ended), removal_s=inputs.cluster.ipvs.removal_deadline_s)
+    parts = [groundwork(inputs, prober), _speaker(inputs), *services, failed, verdicts]
+    return Desired.merge([*parts, _announcements(inputs, found)])
 
 
-def _host(inputs: Inputs) -> Desired:
+def groundwork(inputs: Inputs, prober: Prober | None = None) -> Desired:
+    """What does not depend on health, and without which no probe would go the way of clients' packets."""
     vips = {str(vip) for service in inputs.cluster.services.values() for vip in service.vips}
-    config = exabgp.config(inputs.templates, inputs.cluster, inputs.name, inputs.paths)
     limits = inputs.cluster.ipvs
     rows: list[Row] = [Sysctl(name, value) for name, value in SYSCTLS.items()]
     rows += [*FAIL_RULES, IpvsTimeouts(limits.tcp_timeout_s, limits.tcp_fin_timeout_s, limits.udp_timeout_s)]
     rows += [Link(VIP_LINK, "dummy"), *(Address(vip, VIP_LINK) for vip in sorted(vips))]
-    rows += [
-        File(str(inputs.paths.exabgp_config), config, checker="exabgp"),
-        Running("exabgp", exabgp.digest(config)),
-    ]
-    return Desired(tuple(rows))
+    probes = (prober or Prober(inputs.cluster, inputs.name)).rows()
+    return Desired((*rows, *probes), {row.key: "for probes" for row in probes})
 
 
-def _service(service: Service, families: Families) -> Desired:
+def _speaker(inputs: Inputs) -> Desired:
+    config = exabgp.config(inputs.templates, inputs.cluster, inputs.name, inputs.paths)
+    file = File(str(inputs.paths.exabgp_config), config, checker="exabgp")
+    return Desired((file, Running("exabgp", exabgp.digest(config))))
+
+
+def _found(inputs: Inputs, prober: Prober) -> Found:
+    """Services that the same probes tell about share what is known."""
+    cluster = inputs.cluster
+    known: dict[object, Servers] = {}
+
+    def servers(name: str, service: Service, version: Literal[4, 6]) -> Servers:
+        subject = prober.subjects[name, version]
+        group = (subject, service.through, service.pool if service.through == "backend" else "")
+        if group not in known:
+            known[group] = {
+                server: (
+                    node,
+                    standing(
+                        inputs.health,
+                        prober.health(name, server, version),
+                        prober.agent(server, version),
+                        str(node.address(version)) in inputs.ended,
+                    ),
+                )
+                for server, node in cluster.real_servers(service).items()
+            }
+        return known[group]
+
+    found: Found = {}
+    for name, service in cluster.services.items():
+        for version in FAMILIES:
+            if (name, version) in prober.subjects:
+                here = servers(name, service, version)
+                found[name, version] = (here, serving(service, here))
+    return found
+
+
+def _service(inputs: Inputs, name: str, found: Found) -> Desired:
+    """Its virtual services, and the rules about its packets."""
+    service = inputs.cluster.services[name]
     rows: list[Row] = []
     reasons: dict[Key, str] = {}
-    for vip in service.vips:
-        for port in service.ports:
-            key = ServiceKey(str(vip), "tcp", port)
-            rows.append(VirtualService(key))
-            table = [
-                (_destination(key, node, serial, vip.version, found), found)
-                for serial, (node, found) in enumerate(families[vip.version].values(), start=1)
-            ]
-            rows += [row for row, _ in table]
-            rows.append(DestinationOrder(key, tuple(row.address for row, _ in table)))
-            reasons.update({row.key: found.reason for row, found in table})
+    for version, key in _tables(service):
+        rows.append(_virtual_service(service, key, version))
+        servers, now = found[name, version]
+        names = []
+        for serial, (server, (node, known)) in enumerate(servers.items(), start=1):
+            row = _destination(inputs, service, key, str(node.address(version)))
+            row = replace(row, weight=now.weights[server], table_weight=known.share(node.weight), serial=serial)
+            rows.append(row)
+            names.append(row.name)
+            reasons[row.key] = f"{known.reason}; {now.panic}" if now.panic else known.reason
+        rows.append(DestinationOrder(key, tuple(names)))
+    rows += [rule for vip in service.vips for rule in _packet_rules(service, vip)]
     return Desired(tuple(rows), reasons)
 
 
-def _destination(key: ServiceKey, node: Node, serial: int, version: int, found: Standing) -> Destination:
-    address, full = str(node.address(version)), node.weight
-    return Destination(key, address, found.weight(full), table_weight=found.share(full), serial=serial)
+def _tables(service: Service) -> Iterator[tuple[Literal[4, 6], ServiceKey]]:
+    """Its virtual services, each with its family."""
+    for version in FAMILIES:
+        vips = [vip for vip in service.vips if vip.version == version]
+        if service.ipvs.mark is not None and vips:
+            yield version, ServiceKey.of_mark(service.ipvs.mark, version)
+        elif service.ipvs.mark is None:
+            yield from ((version, key) for vip in vips for key in _keys(service, vip))
 
 
-def _standings(inputs: Inputs) -> dict[str, Families]:
-    """What is known of the real servers of every service, in each family that it has a VIP of."""
-    cluster, health = inputs.cluster, inputs.health
-
-    def found(service: Service, node: Node, version: int) -> Standing:
-        return standing(health, health_probe(cluster, service, node, version), agent_probe(cluster, node))
-
-    return {
-        name: {
-            version: {
-                server: (node, found(service, node, version)) for server, node in cluster.real_servers(service).items()
-            }
-            for version in dict.fromkeys(vip.version for vip in service.vips)
-        }
-        for name, service in cluster.services.items()
-    }
+def _keys(service: Service, vip: IPAddress) -> list[ServiceKey]:
+    return [ServiceKey(str(vip), service.protocol, port) for port in service.ports]
 
 
-def _failed(inputs: Inputs, standings: dict[str, Families]) -> Desired:
+def _virtual_service(service: Service, key: ServiceKey, version: Literal[4, 6]) -> VirtualService:
+    ipvs = service.ipvs
+    flags: list[str] = list(FLAGS.get(ipvs.scheduler, ()) if ipvs.flags is None else ipvs.flags)
+    flags += ["one-packet"] if ipvs.one_packet else []
+    flags += ["persistent"] if ipvs.persistence_s else []
+    bits, whole = (ipvs.persistence_ipv4_prefix, 32) if version == 4 else (ipvs.persistence_ipv6_prefix, 128)
+    prefix = bits if ipvs.persistence_s and bits != whole else 0
+    return VirtualService(key, ipvs.scheduler, tuple(sorted(flags)), ipvs.persistence_s or 0, prefix)
+
+
+def _destination(inputs: Inputs, service: Service, key: ServiceKey, address: str) -> Destination:
+    ipvs = service.ipvs
+    port = inputs.cluster.pools[service.pool].port if ipvs.forwarding == "masquerade" else 0
+    lower = ipvs.resume_connections or ipvs.max_connections * 3 // 4
+    row = destination(key, service, address, 0, port)
+    return replace(row, upper=ipvs.max_connections, lower=lower) if ipvs.max_connections else row
+
+
+def _packet_rules(service: Service, vip: IPAddress) -> Iterator[Row]:
+    """Rules of our packet filter about a service's packets to one VIP."""
+    access = service.access
+    for key in _keys(service, vip):
+        if service.ipvs.mark is not None:
+            yield PacketMark(key, service.ipvs.mark)
+        if access.allow is not None:
+            sources = [network for network in access.allow if network.version == vip.version]
+            yield SourceAllow(key, tuple(sorted(map(str, sources))))
+        if access.syn_per_s is not None and service.protocol == "tcp":
+            yield SynLimit(key, access.syn_per_s, access.syn_burst)
+
+
+def _failed(inputs: Inputs, found: Found) -> Desired:
     """A local route for each address of a failed real server that every service it stands in can do without.
 
     A route ends the flows of all services that go to the address, so one that still uses it prevents it. And when all
@@ -136,27 +206,26 @@ def _failed(inputs: Inputs, standings: dict[str, Families]) -> Desired:
     """
     lost: dict[str, str] = {}
     kept: set[str] = set()
-    for families in standings.values():
-        for version, servers in families.items():
-            alone = all(found.failed for _, found in servers.values())
-            for node, found in servers.values():
-                address = str(node.address(version))
-                if found.failed and not alone:
-                    lost[address] = found.reason
-                else:
-                    kept.add(address)
-    own = {version: inputs.node.address(version) for version in FAMILIES}
-    rows = [LocalRoute(address, str(own[6 if ":" in address else 4])) for address in lost if address not in kept]
+    for (_, version), (servers, now) in found.items():
+        alone = all(known.failed for _, known in servers.values())
+        for server, (node, known) in servers.items():
+            address = str(node.address(6 if version == 6 else 4))
+            if known.failed and not alone and not now.weights[server]:
+                lost[address] = known.reason
+            else:
+                kept.add(address)
+    own = {version: str(inputs.node.address(version)) for version in FAMILIES}
+    rows = [LocalRoute(address, own[6 if ":" in address else 4]) for address in lost if address not in kept]
     return Desired(tuple(rows), {row.key: lost[row.address] for row in rows})
 
 
-def _announcements(inputs: Inputs, standings: dict[str, Families]) -> Desired:
+def _announcements(inputs: Inputs, found: Found) -> Desired:
     rows: list[Row] = []
     reasons: dict[Key, str] = {}
     verdicts: dict[Verdict, None] = {}
     vips = {vip: None for service in inputs.cluster.services.values() for vip in service.vips}
     for vip in vips:
-        verdict = _should_announce(inputs, vip, standings)
+        verdict = _should_announce(inputs, vip, found)
         verdicts[verdict] = None
         for peer in inputs.cluster.bgp.peers.values():
             next_hop = inputs.node.address(vip.version)
@@ -169,28 +238,29 @@ def _announcements(inputs: Inputs, standings: dict[str, Families]) -> Desired:
     return Desired(tuple(rows), reasons, tuple(verdicts))
 
 
-def _should_announce(inputs: Inputs, vip: IPAddress, standings: dict[str, Families]) -> Verdict:
+def _should_announce(inputs: Inputs, vip: IPAddress, found: Found) -> Verdict:
     """A VIP is announced while the node is ready and at least one of its services has its quorum."""
     if inputs.admin.mode is not Mode.READY:
         return Verdict("vip", str(vip), False, "withdrawn", f"this node is in {inputs.admin}")
-    counts, enough = [], False
+    announced = str(vip) in inputs.announced
+    counts, good = [], False
     for name, service in inputs.cluster.services.items():
         if vip in service.vips:
-            servers = standings[name][vip.version].values()
-            up = sum(found.weight(node.weight) > 0 for node, found in servers)
-            enough = enough or up >= service.quorum
-            counts.append(f"{name} has {up} of {len(servers)} servers, needs {service.quorum}")
-    return Verdict("vip", str(vip), enough, "announced" if enough else "withdrawn", "; ".join(counts))
+            servers, now = found[name, vip.version]
+            good = good or enough(service, now, announced)
+            words = f"{name} has {now.count} of {len(servers)} servers, needs {mark(service, announced)}"
+            counts.append(f"{words} ({now.panic})" if now.panic else words)
+    return Verdict("vip", str(vip), good, "announced" if good else "withdrawn", "; ".join(counts))
 
 
-def _server_verdicts(standings: dict[str, Families], ended: Collection[str | int]) -> tuple[Verdict, ...]:
-    """One verdict per real server and family, in the order of the file. `ended`: addresses with a local route."""
+def _server_verdicts(found: Found, ended: set[str]) -> tuple[Verdict, ...]:
+    """One verdict per real server, family and weight, in the order of the file. `ended`: addresses with a local
+    route."""
     verdicts: dict[Verdict, None] = {}
-    for families in standings.values():
-        for version, servers in families.items():
-            for name, (node, found) in servers.items():
-                weight = found.weight(node.weight)
-                address = str(node.address(version))
-                state = f"weight {weight}" + (", failed: its flows are ended" if address in ended else "")
-                verdicts[Verdict("server", f"{name} ({address})", weight > 0, state, found.reason)] = None
+    for (_, version), (servers, now) in found.items():
+        for server, (node, known) in servers.items():
+            weight = now.weights[server]
+            address = str(node.address(6 if version == 6 else 4))
+            state = f"weight {weight}" + (", failed: its flows are ended" if address in ended else "")
+            verdicts[Verdict("server", f"{server} ({address})", weight > 0, state, known.reason)] = None
     return tuple(verdicts)

@@ -22,7 +22,7 @@ def desired(inputs: Inputs) -> Desired:
     enabler = ServerState("enabler", "enabler", serving)
     rows: tuple[Row, ...] = (
         *(Sysctl(name, value) for name, value in SYSCTLS.items()),
-        *direct_return.rows(inputs.node, [vip for service in services for vip in service.vips]),
+        *direct_return.rows(inputs.node, services),
         File(str(inputs.paths.haproxy_config), config, checker="haproxy"),
         Running("haproxy", render.digest(config)),
         enabler,

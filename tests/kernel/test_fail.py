@@ -27,16 +27,16 @@ from lbnode.lab import links
 from lbnode.lab.links import Port, Route
 from lbnode.lab.namespaces import Node
 from lbnode.lab.wait import wait_until
-from lbnode.maintenance.state import parse as state
 from lbnode.net.links import LinkDriver
-from lbnode.net.policy import PolicyDriver
+from lbnode.net.policy import PolicyDriver, ended
 from lbnode.net.sysctl import SysctlDriver
 from lbnode.paths import Paths
-from lbnode.reconcile import Pass, plan, run
+from lbnode.reconcile import Pass, ensure, plan, run
 from lbnode.resources import Row
 from lbnode.roles import desired
 from lbnode.roles.inputs import Desired, Inputs
-from lbnode.roles.targets import agent_probe, probes
+from lbnode.roles.l4 import groundwork
+from lbnode.roles.prober import Prober
 from lbnode.templates import load
 
 pytestmark = pytest.mark.kernel
@@ -58,6 +58,7 @@ SERVERS = ("s1", "s2", "s3")
 FLOWS = 60
 DEADLINE_S = 20.0
 TEMPLATES = load()
+PROBER = Prober(parse(TEXT), "l4")
 
 
 def serve(listener: socket.socket, name: str, stop: threading.Event) -> None:
@@ -77,6 +78,16 @@ def serve(listener: socket.socket, name: str, stop: threading.Event) -> None:
                 ready.close()
     for one in clients:
         one.close()
+
+
+def tell(listener: socket.socket, words: Mapping[str, str], name: str, stop: threading.Event) -> None:
+    """The agent-check of a server; in a thread, until told to stop."""
+    while not stop.is_set():
+        if select.select([listener], [], [], 0.1)[0]:
+            client, _ = listener.accept()
+            with client, suppress(OSError):
+                client.sendall(words.get(name, "ready").encode() + b"\n")
+    listener.close()
 
 
 @dataclass
@@ -100,11 +111,12 @@ class Flow:
 
 @dataclass
 class Site:
-    """The whole network; `health` is what the L4 node's probes have found."""
+    """The whole network; `words` is what servers' agent-checks say, `health` what the L4 node's probes have found."""
 
     cluster: Cluster
     nodes: Mapping[str, Node]
     run_directory: Path
+    words: dict[str, str]
     health: dict[Probe, Health] = field(default_factory=dict)
     flows: list[Flow] = field(default_factory=list)
 
@@ -114,10 +126,14 @@ class Site:
         return [SysctlDriver(), LinkDriver(), PolicyDriver(ipvs.renew), ipvs]
 
     def wanted(self) -> Desired:
-        """Without announcements and files, which need programs."""
-        return self.only(
-            desired("l4", Inputs(self.cluster, "l4", health=self.health, templates=TEMPLATES)), self.drivers()
-        )
+        """Without announcements and files, which need programs. To be called in the L4 node."""
+        inputs = Inputs(self.cluster, "l4", health=self.health, templates=TEMPLATES, ended=ended())
+        return self.only(desired("l4", inputs), self.drivers())
+
+    def prepare(self) -> None:
+        """What probes need, as `lbnode apply` does it first."""
+        wanted = groundwork(Inputs(self.cluster, "l4"))
+        assert self.nodes["l4"].call(lambda: ensure(wanted, self.drivers())).errors == []
 
     @staticmethod
     def only(whole: Desired, drivers: list[Any]) -> Desired:
@@ -125,14 +141,9 @@ class Site:
         return Desired(tuple(row for row in whole.rows if isinstance(row, kinds)), whole.reasons)
 
     def probe(self) -> None:
-        """Once round, by the L4 node; what the tests say of the agent-check stays."""
-        wanted = [probe for probe in probes(self.cluster) if probe.kind != "agent"]
-        found = self.nodes["l4"].call(lambda: asyncio.run(probe_once(wanted, 0.4, fall=2)))
-        self.health.update(found)
-
-    def told(self, server: str, line: str) -> None:
-        """The agent-check of a server says so."""
-        self.health[agent_probe(self.cluster, self.cluster.nodes[server])] = Health(True, "", state(line))
+        """Once round, by the L4 node."""
+        wanted = Prober(self.cluster, "l4").probes()
+        self.health.update(self.nodes["l4"].call(lambda: asyncio.run(probe_once(wanted, 0.4, fall=2))))
 
     def do_pass(self) -> list[str]:
         """One pass; what it did. Nothing is left to do, also as an agent sees it that has just started."""
@@ -172,6 +183,7 @@ class Site:
 def site(tmp_path: Path) -> Iterator[Site]:
     cluster = parse(TEXT)
     stop = threading.Event()
+    words: dict[str, str] = {}
     with ExitStack() as stack:
         names = ("client", *cluster.nodes, "switch")
         nodes = {name: stack.enter_context(Node(name, private=False)) for name in names}
@@ -181,26 +193,33 @@ def site(tmp_path: Path) -> Iterator[Site]:
         routes = [Route(f"{VIP[4]}/32", ("192.0.2.141",)), Route(f"{VIP[6]}/128", ("2001:db8::141",))]
         links.route(nodes["client"], *routes)
         for name in SERVERS:
-            start_server(nodes[name], name, cluster, stop, stack)
+            start_server(nodes[name], name, cluster, stack, stop, words)
         stack.callback(stop.set)
-        found = Site(cluster, nodes, tmp_path)
+        found = Site(cluster, nodes, tmp_path, words)
         stack.callback(found.close)
+        found.prepare()
         found.probe_and_pass()
         yield found
 
 
-def start_server(node: Node, name: str, cluster: Cluster, stop: threading.Event, stack: ExitStack) -> None:
+def start_server(node: Node, name: str, cluster: Cluster, stack: ExitStack, *told: Any) -> None:
+    """`told`: the event that ends it, and what the agent-checks say."""
+    stop, words = told
     drivers: list[Any] = [SysctlDriver(), LinkDriver()]
     wanted = Site.only(desired("backend", Inputs(cluster, name)), drivers)
     assert node.call(lambda: run(wanted, drivers)).errors == []
     for family, any_address in ((socket.AF_INET, ""), (socket.AF_INET6, "::")):
 
-        def listen(family: socket.AddressFamily = family, address: str = any_address) -> socket.socket:
-            return socket.create_server((address, 80), family=family, backlog=256)
+        def listen(port: int, family: socket.AddressFamily = family, address: str = any_address) -> socket.socket:
+            return socket.create_server((address, port), family=family, backlog=256)
 
-        thread = threading.Thread(target=serve, args=(node.call(listen), name, stop))
-        thread.start()
-        stack.callback(thread.join)
+        threads = (
+            threading.Thread(target=serve, args=(node.call(lambda: listen(80)), name, stop)),
+            threading.Thread(target=tell, args=(node.call(lambda: listen(5555)), words, name, stop)),
+        )
+        for thread in threads:
+            thread.start()
+            stack.callback(thread.join)
 
 
 def answers(flows: list[Flow]) -> dict[str, int]:
@@ -217,12 +236,14 @@ def address(site: Site, server: str, version: int) -> str:
     return str(site.cluster.nodes[server].address(version))
 
 
-def until_up(site: Site, server: str) -> None:
+def until_up(site: Site, server: str, through_tunnel: bool = True) -> None:
     def up() -> bool:
         site.probe()
-        return all(health.up for probe, health in site.health.items() if probe.address in own)
+        return all(site.health[probe].up for probe in own)
 
-    own = {address(site, server, 4), address(site, server, 6)}
+    own = [PROBER.agent(server, version) for version in (4, 6)]
+    if through_tunnel:
+        own += [probe for version in (4, 6) for probe in PROBER.health("echo", server, version)]
     wait_until(up, DEADLINE_S, f"probes to find {server} up")
 
 
@@ -256,11 +277,13 @@ def test_the_flows_of_a_silent_server_end_and_no_others(site: Site, version: int
 
     assert site.probe_and_pass() == []
     site.cable("s1", up=True)
-    until_up(site, "s1")
+    until_up(site, "s1", through_tunnel=False)
     with pytest.raises((ConnectionRefusedError, TimeoutError)):
         site.nodes["l4"].call(unmarked)
-    done = site.do_pass()
-    assert done.index(f"- local-route {host}") < done.index(f"{weight} weight 0 -> 100")
+    assert f"- local-route {host}" in site.do_pass()
+    assert {flow.server for flow in site.open(version, 30)} == {"s2", "s3"}
+    until_up(site, "s1")
+    assert f"{weight} weight 0 -> 100" in site.do_pass()
     assert {flow.server for flow in site.open(version)} == set(SERVERS)
     assert answers(others) == {"own": len(others)}
 
@@ -269,7 +292,8 @@ def test_the_flows_of_a_silent_server_end_and_no_others(site: Site, version: int
 def test_a_drained_server_keeps_its_flows_until_it_is_gone(site: Site, version: int) -> None:
     """The weight is 0 already when it fails: IPVS must look up its route all the same."""
     flows = site.open(version)
-    site.told("s1", "drain")
+    site.words["s1"] = "drain"
+    site.probe()
     assert not [line for line in site.do_pass() if "local-route" in line]
     assert answers(flows) == {"own": FLOWS}
     site.cable("s1", up=False)
@@ -277,7 +301,7 @@ def test_a_drained_server_keeps_its_flows_until_it_is_gone(site: Site, version: 
     dead, others = of(flows, "s1"), [flow for flow in flows if flow.server != "s1"]
     assert answers(dead[1:]) == {"reset": len(dead) - 1}
     site.cable("s1", up=True)
-    until_up(site, "s1")
+    until_up(site, "s1", through_tunnel=False)
     assert sorted(site.do_pass()) == [f"- local-route {address(site, 's1', v)}" for v in (4, 6)]
     wait_until(lambda: dead[0].says() == "s1", DEADLINE_S, "an idle flow of a server that drains and is back")
     assert answers(others) == {"own": len(others)}
@@ -287,12 +311,14 @@ def test_a_server_that_people_fail_and_take_back(site: Site) -> None:
     """A false alarm: it lives, so its idle flows survive, and those that spoke meanwhile are reset."""
     flows = {version: site.open(version) for version in (4, 6)}
     mine = {version: of(flows[version], "s2") for version in (4, 6)}
-    site.told("s2", "down # by mistake")
-    assert len([line for line in site.do_pass() if line.startswith("+ local-route")]) == 2
+    site.words["s2"] = "down # by mistake"
+    assert len([line for line in site.probe_and_pass() if line.startswith("+ local-route")]) == 2
     for version in (4, 6):
         assert answers(mine[version][:3]) == {"reset": 3}
+    site.words["s2"] = "ready"
+    until_up(site, "s2", through_tunnel=False)
+    site.do_pass()
     until_up(site, "s2")
-    site.told("s2", "ready")
     site.do_pass()
     for version in (4, 6):
         left = [flow for flow in flows[version] if flow not in mine[version][:3]]

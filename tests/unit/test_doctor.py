@@ -36,7 +36,7 @@ def test_a_finding_reads_as_one_line_and_its_mend() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("l4-1", ("dummy", "ip_vs", "ip_vs_mh")),
+        ("l4-1", ("dummy", "ip_vs", "ip_vs_rr", "ip_vs_mh")),
         ("l7-1", ("dummy", "ipip", "ip6_tunnel")),
         ("s1", ("dummy", "ip6_tunnel")),
     ],

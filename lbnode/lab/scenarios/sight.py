@@ -89,7 +89,7 @@ def _proc(node: Node, name: str) -> str:
 
 
 def weights(node: Node) -> dict[Service, dict[str, int]]:
-    """The IPVS table: service -> real server -> weight.
+    """The IPVS table: service -> real server -> weight; without services by firewall mark.
 
     /proc/net/ip_vs would be cheaper, but leaves services out when it needs more than one page and other namespaces
     have services too (ip_vs_ctl.c: ip_vs_info_seq_next() counts those, ip_vs_info_array() does not).
@@ -97,6 +97,8 @@ def weights(node: Node) -> dict[Service, dict[str, int]]:
     table: dict[Service, dict[str, int]] = {}
     for line in node.run(["ipvsadm", "-Sn"], check=True).stdout.splitlines():
         words = line.split()
+        if words[1] == "-f":
+            continue
         service = _endpoint(words[2])
         if words[0] == "-A":
             table[service] = {}

@@ -149,9 +149,11 @@ def flow_of(report: FlowReport) -> Flow:
 
 
 def flows_of(stage: Stage) -> dict[Flow, str]:
-    """Every flow in the L4 nodes' tables, with the name of the real server it is on."""
+    """Every client's flow in the L4 nodes' tables, with the name of the real server it is on."""
+    clients = set(stage.clients)
     tables = [sight.connections(stage.node(name)) for name in stage.l4]
-    return {flow: stage.name_of(real) for table in tables for flow, real in table.items()}
+    found = [(flow, real) for table in tables for flow, real in table.items()]
+    return {flow: stage.name_of(real) for flow, real in found if flow.source in clients}
 
 
 def requests_answered(stage: Stage, when: str) -> None:
