@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN    := .venv/bin
 APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
-PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv
+PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 keepalived kmod procps socat user-mode-linux python3-venv
 # A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).
 COMPILER := $(shell grep -qs amx_tile /proc/cpuinfo && ! command -v cc >/dev/null && echo gcc)
 MISSING   = $(shell for p in $(PROGRAMS) $(COMPILER); do \
@@ -56,7 +56,7 @@ system:
 		echo "installing: $$missing"; \
 		$(APT) update -q; \
 		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $$missing; \
-		if [ -d /run/systemd/system ]; then for unit in haproxy bird nginx; do case "$$missing" in *$$unit*) \
+		if [ -d /run/systemd/system ]; then for unit in haproxy bird keepalived nginx; do case "$$missing" in *$$unit*) \
 			$(subst apt-get,systemctl,$(APT)) disable --now $$unit;; esac; done; fi; \
 	fi
 
