@@ -110,6 +110,17 @@ def execute(node: str, command: Sequence[str]) -> int:
 
 
 @lab.command()
+@click.option("--flows", type=click.IntRange(1, 50000), default=2000, show_default=True, help="How many flows.")
+@click.option("--for", "seconds", type=click.FloatRange(min=0.0), default=0.0, help="End after so many seconds.")
+def traffic(flows: int, seconds: float) -> int:
+    """Open thousands of slow flows in the lab that is up, and account for each in the end (^C)."""
+    from lbnode.lab import remote, session, spool
+
+    state = session.state_directory()
+    return remote.execute(state, spool.AROUND, [*_inside(), "traffic", str(state), str(flows), f"{seconds:g}"])
+
+
+@lab.command()
 def down() -> int:
     """End the lab that is up."""
     from lbnode.lab import session

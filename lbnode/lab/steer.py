@@ -4,16 +4,19 @@ Nothing is said to the L4 nodes, and no session ends: to them it is as if a rout
 it is the same for every way to build tier 2, and flows that meet another node show whether all nodes agree.
 """
 
+import socket
 from collections.abc import Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
+
+from pyroute2 import IPRoute
 
 from lbnode.lab import links
 from lbnode.lab.build import Lab
 
 TABLE = 252
 PRIORITY = 100
-FAMILIES = {4: 2, 6: 10}  # AF_INET, AF_INET6
 
 
 class Steer:
@@ -47,11 +50,7 @@ class Steer:
 
     def _rules(self, word: str) -> None:
         for router in self._lab.topology.routers:
-            for family in FAMILIES.values():
-                links.in_node(
-                    self._lab.nodes[router],
-                    lambda netlink, family=family: netlink.rule(word, family=family, table=TABLE, priority=PRIORITY),  # type: ignore[misc]
-                )
+            links.in_node(self._lab.nodes[router], partial(_rules, word=word))
         self._on = word == "add"
 
     def __enter__(self) -> Self:
@@ -61,3 +60,8 @@ class Steer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.back()
+
+
+def _rules(netlink: IPRoute, word: str) -> None:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        netlink.rule(word, family=family, table=TABLE, priority=PRIORITY)

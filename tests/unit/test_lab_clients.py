@@ -14,9 +14,10 @@ from lbnode.lab import web
 from lbnode.lab.clients import http
 from lbnode.lab.clients.crowd import mix, pairs
 from lbnode.lab.clients.engine import Engine
-from lbnode.lab.clients.flows import FILE_BYTES, Flow
+from lbnode.lab.clients.flows import BODY_BYTES, FILES, Flow, file_bytes
 from lbnode.lab.clients.worker import Worker
 
+FILE_BYTES = FILES[-1]
 WHOLE = web.content(0, FILE_BYTES)
 HERE = "127.0.0.1"
 DEADLINE_S = 20.0
@@ -72,7 +73,7 @@ def reply(body, length=None):
 
 async def whole(target, body, writer):
     bodies = {"/": b"s1\n", "/upload": b"%d\n" % len(body)}
-    writer.write(reply(bodies.get(target, WHOLE)))
+    writer.write(reply(bodies[target] if target in bodies else WHOLE[: int(target.rpartition("/")[2])]))
     await writer.drain()
     return True
 
@@ -106,7 +107,7 @@ def flow_through(answer, kind):
 def test_a_flow_that_is_left_alone_ends_whole(kind):
     flow = flow_through(whole, kind)
     assert (flow.broken, flow.rounds >= 1, flow.ended) == ("", True, True)
-    assert flow.moved >= (1 if kind == "requests" else FILE_BYTES)
+    assert flow.moved >= {"requests": 1, "download": FILE_BYTES, "upload": BODY_BYTES}[kind]
 
 
 def test_a_reset_in_the_middle_breaks_a_download():
@@ -137,7 +138,7 @@ def test_a_server_that_missed_bytes_breaks_an_upload():
         return True
 
     flow = flow_through(fewer, "upload")
-    assert flow.broken == f"status 200, {FILE_BYTES - 1} of {FILE_BYTES} bytes arrived"
+    assert flow.broken == f"status 200, {BODY_BYTES - 1} of {BODY_BYTES} bytes arrived"
 
 
 def test_silence_is_called_stalled(monkeypatch):
@@ -159,11 +160,12 @@ def test_who_does_not_listen_any_more_breaks_an_upload(monkeypatch):
 def test_a_reset_between_two_ticks_is_noticed_at_once():
     with socket.create_server((HERE, 0)) as server:
         flow, engine = flow_to(server.getsockname()[1], "download", 1000.0), Engine()
+        size = file_bytes(flow.tick_s)
         engine.rouse([flow])
         assert not engine.until(lambda: flow.begun, 0.05)
         there, _ = server.accept()
         with there:
-            there.sendall(reply(WHOLE[:10000], FILE_BYTES))
+            there.sendall(reply(WHOLE[: size // 2], size))
             assert engine.until(lambda: flow.resting, DEADLINE_S)
             there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert engine.until(lambda: flow.ended, DEADLINE_S)
@@ -196,7 +198,7 @@ def test_a_flow_that_does_not_end_in_time_is_reported():
 
 @pytest.mark.parametrize("kind", ["download", "upload", "requests"])
 def test_meeting_waits_for_an_answer_to_something_sent_later(kind):
-    """The ticks are far apart: the flows are hurried."""
+    """The flows' next ticks are far away: they are hurried."""
     with serving(whole) as port:
         worker = Worker()
         flows = [flow_to(port, kind, 1000.0) for _ in range(100)]
@@ -217,6 +219,11 @@ def test_meeting_counts_who_has_not():
         assert worker.do_meet("group", 0.2, but=[0, 2]) == 1
         assert worker.do_count("group")["flows"] == 3
         worker.do_finish("group", 0.0)
+
+
+@pytest.mark.parametrize(("tick_s", "size"), [(0.01, 65536), (1.0, 65536), (5.0, 16384), (25.0, 4096), (1000.0, 4096)])
+def test_a_file_is_read_before_its_connection_looks_idle(tick_s, size):
+    assert file_bytes(tick_s) == size
 
 
 def test_contents_fit_together():

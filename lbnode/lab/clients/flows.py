@@ -19,7 +19,11 @@ from lbnode.lab.clients.http import Broken, Connection, Steps, length, request
 CHUNK = 1024
 RECEIVE_BUFFER = 4096
 FINISHING_BUFFER = 131072
-FILE_BYTES = web.SIZES[0]
+BODY_BYTES = 65536
+FILES = web.SIZES[:3]
+FILE_S = 30.0
+"""How long the download of one file may take at a crawl. All of it soon waits in the client's and the server's kernels,
+and proxies call a connection idle and close it when nothing was asked for a minute (HAProxy's http-keep-alive)."""
 SHORT_PATIENCE_S = 10.0
 
 
@@ -121,17 +125,23 @@ def _open(flow: Flow) -> Steps[None]:
     flow.passed(0, 0.0)
 
 
+def file_bytes(tick_s: float) -> int:
+    """The largest of the files that a flow reads in time, a bufferful per tick."""
+    fitting = [size for size in FILES if size / RECEIVE_BUFFER * tick_s <= FILE_S]
+    return max(fitting, default=FILES[0])
+
+
 def _one_file(flow: Flow) -> Steps[None]:
-    connection = flow.connection
+    connection, size = flow.connection, file_bytes(flow.tick_s)
     asked = flow.expect()
-    yield from connection.send(request("GET", f"/files/{FILE_BYTES}", flow.vip))
+    yield from connection.send(request("GET", f"/files/{size}", flow.vip))
     answer = yield from connection.head()
-    if answer.status != 200 or length(answer) != FILE_BYTES:
+    if answer.status != 200 or length(answer) != size:
         raise Broken(f"status {answer.status}, {length(answer)} bytes")
     flow.backend = answer.headers.get("x-backend", "")
     flow.passed(0, asked)
     done, emptied, wide = 0, 0.0, False
-    while done < FILE_BYTES:
+    while done < size:
         yield from flow.pause()
         if flow.finishing and not wide:
             connection.widen(FINISHING_BUFFER)
@@ -157,9 +167,9 @@ def upload(flow: Flow) -> Steps[None]:
 def _one_body(flow: Flow) -> Steps[None]:
     connection = flow.connection
     flow.expect()
-    yield from connection.send(request("PUT", "/upload", flow.vip, FILE_BYTES))
+    yield from connection.send(request("PUT", "/upload", flow.vip, BODY_BYTES))
     done = 0
-    while FILE_BYTES - done > CHUNK and not flow.finishing:
+    while BODY_BYTES - done > CHUNK and not flow.finishing:
         sent = flow.expect()
         yield from connection.send(web.content(done, done + CHUNK))
         yield from connection.acknowledged()
@@ -167,13 +177,13 @@ def _one_body(flow: Flow) -> Steps[None]:
         flow.passed(CHUNK, sent)
         yield from flow.pause()
     sent = flow.expect()
-    yield from connection.send(web.content(done, FILE_BYTES))
+    yield from connection.send(web.content(done, BODY_BYTES))
     answer = yield from connection.head()
     counted = (yield from connection.receive(length(answer), at_once=True)).decode().strip()
     flow.backend = answer.headers.get("x-backend", "")
-    if answer.status != 200 or counted != str(FILE_BYTES):
-        raise Broken(f"status {answer.status}, {counted} of {FILE_BYTES} bytes arrived")
-    flow.passed(FILE_BYTES - done, sent)
+    if answer.status != 200 or counted != str(BODY_BYTES):
+        raise Broken(f"status {answer.status}, {counted} of {BODY_BYTES} bytes arrived")
+    flow.passed(BODY_BYTES - done, sent)
 
 
 def requests(flow: Flow) -> Steps[None]:
