@@ -14,14 +14,17 @@ from typing import Any, Protocol
 
 from lbnode.lab.account import Account, Story, account
 from lbnode.lab.attach import attach
-from lbnode.lab.clients.crowd import Count, Crowd, mix
+from lbnode.lab.clients.crowd import Count, Crowd, mix, pairs
 from lbnode.lab.scenarios.disruption import FLOWS_PER_TICK_S, KINDS, NEW, NEW_TICK_S, TICK_S
 from lbnode.lab.scenarios.network import Network
 from lbnode.lab.scenarios.report import Report, expect
 from lbnode.lab.scenarios.watch import Watch
 from lbnode.lab.signals import Relay
+from lbnode.lab.wait import wait_until
 
 LOOK_S = 1.0
+ANSWERS_S = 120.0
+"""A lab that has just been brought up takes a while."""
 LINE_EVERY_S = 5.0
 BROKEN_SHOWN = 20
 NEWS_SHOWN = 8
@@ -49,6 +52,12 @@ def run(state: Path, flows: int, seconds: float) -> int:
         Crowd(users, lab.logs / "traffic.log") as crowd,
     ):
         vips, sources = network.vips, network.clients
+        first = [lab.topology.clients.addresses(version)[0] for version in (4, 6)]
+        wait_until(
+            lambda: all(reply.status == 200 for reply in crowd.ask(pairs(vips, first))),
+            ANSWERS_S,
+            "every VIP to answer",
+        )
         report.line(f"opening {flows} flows from {len(sources)} addresses to {len(vips)} VIPs")
         began = crowd.start("long", mix(flows, KINDS, vips, sources), max(TICK_S, flows / FLOWS_PER_TICK_S))
         crowd.start("new", mix(NEW, ("short",), vips, sources), NEW_TICK_S)
