@@ -76,10 +76,11 @@ def wanted_probes(identity: Identity, cluster: Cluster) -> tuple[Probe, ...]:
 def drivers(identity: Identity) -> list[Driver]:
     """The drivers of the node's role. Heavy ones are imported only here."""
     from lbnode.files import FileDriver
+    from lbnode.net.filter import FilterDriver
     from lbnode.net.links import LinkDriver
     from lbnode.net.sysctl import SysctlDriver
 
-    found: list[Driver] = [SysctlDriver(), LinkDriver()]
+    found: list[Driver] = [SysctlDriver(), LinkDriver(), FilterDriver()]
     if identity.role == "l4":
         from lbnode.bgp import exabgp
         from lbnode.bgp.driver import ExabgpDriver

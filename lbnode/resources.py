@@ -12,6 +12,7 @@ nobody configures have no place here.
       35   Rule               a policy rule: which look-ups ask which routing table
       40   File               a generated file
       45   SourceAllow, SynLimit, PacketMark, MssClamp     rules of our own nftables table
+           FilterDamage       something else in that table, or missing from it
       50   Running            a program that runs with the generated file
       55   ServerState        the state of one server inside HAProxy that lbnode decides
       58   IpvsTimeouts       IPVS: how long an idle flow keeps its entry
@@ -256,6 +257,18 @@ class MssClamp(Row):
 
     vip: str
     mss: int
+
+
+@dataclass(frozen=True, slots=True)
+class FilterDamage(Row):
+    """Something in our nftables table that no row put there, or that a row there lacks. Never wanted: its removal means
+    that the table is written anew."""
+
+    KIND: ClassVar[str] = "filter-damage"
+    RANK: ClassVar[int] = 45
+    KEY: ClassVar[tuple[str, ...]] = ("what",)
+
+    what: str
 
 
 @dataclass(frozen=True, slots=True)

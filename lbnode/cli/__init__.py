@@ -14,20 +14,21 @@ from lbnode import __version__
 from lbnode.errors import LbnodeError, NotPermitted
 
 VERBS = {
-    "check": "lbnode.cli.check",
-    "plan": "lbnode.cli.plan",
-    "apply": "lbnode.cli.apply",
-    "agent": "lbnode.cli.agent",
-    "status": "lbnode.cli.status",
-    "explain": "lbnode.cli.explain",
-    "doctor": "lbnode.cli.doctor",
-    "drain": "lbnode.cli.maintenance",
-    "maint": "lbnode.cli.maintenance",
-    "ready": "lbnode.cli.maintenance",
-    "render": "lbnode.cli.render",
-    "schema": "lbnode.cli.schema",
-    "lab": "lbnode.cli.lab",
+    "check": ("lbnode.cli.check", "Validate the cluster file (FILE, or the one in use)."),
+    "plan": ("lbnode.cli.plan", "Show what `apply` would change on this node."),
+    "apply": ("lbnode.cli.apply", "Make this node right, and say what was done."),
+    "agent": ("lbnode.cli.agent", "Keep this node right until SIGTERM."),
+    "status": ("lbnode.cli.status", "Say what this node does and why."),
+    "explain": ("lbnode.cli.explain", "Say which real server a flow goes to, and why."),
+    "doctor": ("lbnode.cli.doctor", "Check this host, and say how to mend what is wrong."),
+    "drain": ("lbnode.cli.maintenance", "Take no new flows; keep the ones there are."),
+    "maint": ("lbnode.cli.maintenance", "Take this node out of service."),
+    "ready": ("lbnode.cli.maintenance", "Put this node back into service."),
+    "render": ("lbnode.cli.render", "Print haproxy.cfg, exabgp.conf or the IPVS table of this node"),
+    "schema": ("lbnode.cli.schema", "Print the JSON Schema of the cluster file."),
+    "lab": ("lbnode.cli.lab", "Run whole networks on a real kernel: routers, L4, L7, backends, clients."),
 }
+"""Verb -> its module, and the first sentence of its help, so that `--help` imports none of them."""
 
 
 class Verbs(click.Group):
@@ -39,8 +40,12 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in VERBS:
             return None
-        command: click.Command = getattr(importlib.import_module(VERBS[cmd_name]), cmd_name)
+        command: click.Command = getattr(importlib.import_module(VERBS[cmd_name][0]), cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
 
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

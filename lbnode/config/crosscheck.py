@@ -1,23 +1,21 @@
 """What a cluster file says against itself, across services, pools and nodes. PURE.
 
 The checks see a `Draft`, so that a file with other mistakes is checked as far as it is certain, in the same go. What
-concerns addresses stands in `lbnode.config.addresses`.
+concerns addresses stands in `lbnode.config.addresses`, one service in `services`, its IPVS settings in `balancing`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import combinations
 from typing import TypeVar
 
-from lbnode.config import addresses
-from lbnode.config.draft import Draft, DraftPool, DraftService
+from lbnode.config import addresses, balancing, services
+from lbnode.config.draft import Draft, DraftNode, DraftPool
 from lbnode.config.model import Cluster
 from lbnode.config.positions import Path
 from lbnode.config.values import listed
-from lbnode.config.words import Finding, Suggestions
-from lbnode.impact import without_slots
-from lbnode.maglev import SLOTS
+from lbnode.config.words import Finding, Suggestions, repeated
 
 V = TypeVar("V")
-L7_ONLY = ("mode", "balance")
 
 
 def findings(draft: Draft, suggestions: Suggestions) -> list[Finding]:
@@ -26,8 +24,16 @@ def findings(draft: Draft, suggestions: Suggestions) -> list[Finding]:
     found += _tiers(draft)
     found += _listeners(draft)
     found += _taken(draft)
+    found += _marks(draft)
+    for role in ("l7", "backend"):
+        found += _serials(draft, role)
+    for node in draft.with_role("l4"):
+        if node.serial:
+            message = "'serial' has no effect on an L4 node"
+            found.append(Finding((*node.path, "serial"), message, "leave it out", at_key=True))
     for service in draft.services.values():
-        found += _service(draft, service, suggestions)
+        found += services.findings(draft, service, suggestions)
+        found += balancing.findings(service)
     for pool in draft.pools.values():
         found += _pool(draft, pool, suggestions)
     return found
@@ -52,20 +58,67 @@ def _add(role: str) -> str:
 
 
 def _listeners(draft: Draft) -> Iterator[Finding]:
-    """Both listen on an L7 node's own addresses."""
-    if draft.health_port is not None and draft.health_port == draft.agent_port:
-        message = f"the agent-check and the health URI both listen on port {draft.agent_port} of the L7 nodes"
-        default = Cluster.model_fields["agent_check"].default.port
-        section = "health" if draft.agent_port == default else "agent_check"
-        yield Finding((section, "port"), message, "choose another port for one of them")
+    """All of them listen on an L7 node's own addresses."""
+    listeners = (
+        ("agent_check", "the agent-check", draft.agent_port),
+        ("health", "the health URI", draft.health_port),
+        ("metrics", "metrics", draft.metrics_port),
+    )
+    for (section, one, port), (other_section, other, same) in combinations(listeners, 2):
+        if port and port == same:
+            message = f"{one} and {other} both listen on port {port} of the L7 nodes"
+            default = Cluster.model_fields[section].default.port
+            place = other_section if port == default else section
+            yield Finding((place, "port"), message, "choose another port for one of them")
+
+
+def _serials(draft: Draft, role: str) -> Iterator[Finding]:
+    """All nodes of a role have a serial, each its own, or none has."""
+    nodes = draft.with_role(role)
+    first: dict[int, DraftNode] = {}
+    for node in nodes:
+        if node.serial and node.serial in first:
+            other = first[node.serial]
+            message = f"serial {node.serial} already belongs to node '{other.name}'"
+            hint = f"use {_free(nodes)}, the next free one"
+            yield Finding((*node.path, "serial"), message, hint, first=(*other.path, "serial"))
+        first.setdefault(node.serial or 0, node)
+    numbered = [node for node in nodes if node.serial]
+    lacking = [node for node in nodes if node.serial == 0]
+    if numbered and len(lacking) <= len(numbered):
+        for number, node in enumerate(lacking, start=_free(nodes)):
+            message = f"node '{node.name}' has no serial, but other {role} nodes have one"
+            yield Finding(node.path, message, f"add serial: {number}, the next free one", at_key=True)
+    elif numbered:
+        message = (
+            f"{listed(node.name for node in numbered)} with a serial, but {len(lacking)} other {role} nodes without"
+        )
+        hint = "give every one a serial, or none: lowest first, in the order of the file"
+        yield Finding((*numbered[0].path, "serial"), message, hint, at_key=True)
+
+
+def _free(nodes: list[DraftNode]) -> int:
+    return max((node.serial or 0 for node in nodes), default=0) + 1
+
+
+def _marks(draft: Draft) -> Iterator[Finding]:
+    """A firewall mark makes a virtual service: it belongs to one."""
+    first: dict[int, tuple[str, Path]] = {}
+    for service in draft.services.values():
+        mark, path = service.ipvs["mark"], service.ipvs.at("mark")
+        if mark in first:
+            name, place = first[mark]
+            yield Finding(path, f"mark {mark} already belongs to service '{name}'", "choose another", first=place)
+        elif mark:
+            first[mark] = (service.name, path)
 
 
 def _taken(draft: Draft) -> Iterator[Finding]:
     """A VIP and port belong to one service; within a service each is listed once."""
     owner: dict[tuple[object, int], tuple[str, Path]] = {}
     for service in draft.services.values():
-        yield from _repeated(service.vips, "VIP {} is listed twice")
-        yield from _repeated(service.ports, "port {} is listed twice")
+        yield from repeated(service.vips, "VIP {} is listed twice")
+        yield from repeated(service.ports, "port {} is listed twice")
         for path, vip in _once(service.vips):
             taken = {port: owner[vip, port] for _, port in service.ports if (vip, port) in owner}
             if taken:
@@ -82,49 +135,13 @@ def _once(items: tuple[tuple[Path, V], ...]) -> list[tuple[Path, V]]:
     return [(path, value) for path, value in items if first[value] == path]
 
 
-def _repeated(items: Iterable[tuple[Path, object]], message: str) -> Iterator[Finding]:
-    seen: dict[object, Path] = {}
-    for path, value in items:
-        if value in seen:
-            yield Finding(path, message.format(value), "remove one", first=seen[value])
-        seen.setdefault(value, path)
-
-
-def _service(draft: Draft, service: DraftService, suggestions: Suggestions) -> Iterator[Finding]:
-    if service.pool is not None and service.pool not in draft.pools and draft.pools_complete:
-        hint = suggestions.hint(service.pool, draft.pools.keys(), "define it under pools")
-        yield Finding((*service.path, "pool"), f"there is no pool '{service.pool}'", hint)
-    if service.through == "backend":
-        for key in L7_ONLY:
-            if key in service.given:
-                message = f"'{key}' has no effect on a service that goes through: backend"
-                yield Finding((*service.path, key), message, "leave it out, or set through: l7", at_key=True)
-    servers, complete = draft.real_servers(service)
-    yield from _table(service, [node.weight for node in servers] if complete else [])
-    if complete and servers and service.quorum is not None and service.quorum > len(servers):
-        message = f"quorum {service.quorum} is more than service '{service.name}' has real servers"
-        yield Finding((*service.path, "quorum"), message, f"use at most {len(servers)}")
-
-
-def _table(service: DraftService, weights: list[int | None]) -> Iterator[Finding]:
-    """Every real server must find a slot in the service's Maglev table."""
-    known = [weight for weight in weights if weight is not None]
-    if len(weights) > SLOTS:
-        message = f"service '{service.name}' has {len(weights)} real servers, and a Maglev table has {SLOTS} slots"
-        yield Finding(service.path, message, "split it, or use fewer and stronger servers", at_key=True)
-    elif len(known) == len(weights) and (without := without_slots(known)):
-        servers = f"{without} of the {len(weights)} real servers of service '{service.name}'"
-        message = f"weights so uneven that {servers} would get no flow"
-        yield Finding(service.path, message, "use weights with a large common divisor, such as 50 and 100", at_key=True)
-
-
 def _pool(draft: Draft, pool: DraftPool, suggestions: Suggestions) -> Iterator[Finding]:
     if pool.nodes is None:
         if draft.nodes_complete and not draft.with_role("backend"):
             yield Finding(pool.path, f"pool '{pool.name}' has no node", _add("backend"), at_key=True)
         return
     names = [name for name, node in draft.nodes.items() if node.role in ("backend", None)]
-    yield from _repeated(pool.nodes, "node '{}' is listed twice")
+    yield from repeated(pool.nodes, "node '{}' is listed twice")
     for path, name in _once(pool.nodes):
         node = draft.nodes.get(name)
         if node is None and draft.nodes_known:

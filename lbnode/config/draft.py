@@ -5,11 +5,12 @@ already reported. So each part of the draft says what is known, and whether it i
 `complete` stand for "another finding speaks of this".
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from lbnode.config.model import Cluster, IPAddress, Node, Service
+from lbnode.config.model import Access, Balancing, Cluster, IPAddress, Model, Node, Service, ServiceProbe
 from lbnode.config.positions import Path
 from lbnode.config.words import at
 
@@ -18,8 +19,8 @@ FAMILIES = {4: "ipv4", 6: "ipv6"}
 
 @dataclass(frozen=True)
 class DraftNode:
-    """`own` holds the known addresses by IP version; `unsure` the versions that another finding speaks of. `weight` is
-    None when another finding speaks of it."""
+    """`own` holds the known addresses by IP version; `unsure` the versions that another finding speaks of. `weight` and
+    `serial` are None when another finding speaks of them; a serial of 0 was left out."""
 
     name: str
     path: Path
@@ -27,6 +28,7 @@ class DraftNode:
     own: dict[int, IPAddress]
     unsure: frozenset[int]
     weight: int | None
+    serial: int | None
 
     def lacks(self, version: int) -> bool:
         """True when it certainly has no address of that version, but one of the other."""
@@ -38,8 +40,26 @@ class DraftNode:
 
 
 @dataclass(frozen=True)
+class Section:
+    """One mapping of settings: `values` by key, as written or by default, without those that another finding speaks of;
+    `given` holds the keys that were written with a sound value."""
+
+    path: Path
+    values: Mapping[str, Any]
+    given: frozenset[str]
+
+    def __getitem__(self, key: str) -> Any:
+        """None when it is not known, or is none."""
+        return self.values.get(key)
+
+    def at(self, *keys: str | int) -> Path:
+        return (*self.path, *keys)
+
+
+@dataclass(frozen=True)
 class DraftService:
-    """`given` holds the keys that were written with a sound value."""
+    """`given` holds the keys that were written with a sound value. A number that is not known is None; a `quorum_high`
+    of 0 was left out."""
 
     name: str
     path: Path
@@ -47,7 +67,13 @@ class DraftService:
     ports: tuple[tuple[Path, int], ...]
     pool: str | None
     through: str | None
+    protocol: str | None
     quorum: int | None
+    quorum_high: int | None
+    slow_start_s: int | None
+    probe: Section
+    ipvs: Section
+    access: Section
     given: frozenset[str]
 
 
@@ -76,6 +102,7 @@ class Draft:
     pools_complete: bool
     health_port: int | None
     agent_port: int | None
+    metrics_port: int | None
 
     def with_role(self, role: str) -> list[DraftNode]:
         return [node for node in self.nodes.values() if node.role == role]
@@ -118,7 +145,7 @@ class Sound:
         return not any((*path, index) in self.broken for index in range(len(value or ())))
 
     def is_broken(self, path: Path) -> bool:
-        return any(path[:end] in self.broken for end in range(len(path) + 1))
+        return bool(self.broken) and any(path[:end] in self.broken for end in range(len(path) + 1))
 
     def value(self, path: Path, default: str = "") -> str | None:
         """The text at `path`; `default` when it was certainly left out; None when that is not known."""
@@ -130,6 +157,17 @@ class Sound:
     def number(self, path: Path, default: int) -> int | None:
         text = self.value(path, str(default))
         return None if text is None else int(text)
+
+    def section(self, path: Path, model: type[Model]) -> Section:
+        """What is known of a mapping all of whose keys have defaults."""
+        written = self.entries(path)
+        if self.is_broken(path) or (not written and path[:-1] in self.lost):
+            return Section(path, {}, frozenset())
+        wrong = {broken[len(path)] for broken in self.broken if broken[: len(path)] == path}
+        given = frozenset(key for key in model.model_fields if key in written and key not in wrong)
+        left_out = () if path in self.lost else model.model_fields.keys() - written.keys()
+        sound = model.model_validate({key: written[key] for key in given})
+        return Section(path, {key: getattr(sound, key) for key in (*given, *left_out)}, given)
 
     def items(self, path: Path) -> tuple[tuple[Path, str], ...]:
         """The sound entries of a list."""
@@ -155,6 +193,7 @@ def draft(data: Any, broken: set[Path], lost: set[Path]) -> Draft:
         pools_complete=sound.complete(("pools",)),
         health_port=sound.number(("health", "port"), Cluster.model_fields["health"].default.port),
         agent_port=sound.number(("agent_check", "port"), Cluster.model_fields["agent_check"].default.port),
+        metrics_port=sound.number(("metrics", "port"), Cluster.model_fields["metrics"].default.port),
     )
 
 
@@ -168,6 +207,7 @@ def _node(sound: Sound, name: str) -> DraftNode:
         own={version: ip_address(text) for version, text in texts.items() if text},
         unsure=frozenset(version for version, text in texts.items() if text is None),
         weight=sound.number((*path, "weight"), Node.model_fields["weight"].default),
+        serial=sound.number((*path, "serial"), 0),
     )
 
 
@@ -183,7 +223,13 @@ def _service(sound: Sound, name: str) -> DraftService:
         ports=ports,
         pool=sound.value((*path, "pool")) or None,
         through=sound.value((*path, "through"), Service.model_fields["through"].default),
+        protocol=sound.value((*path, "protocol"), Service.model_fields["protocol"].default),
         quorum=sound.number((*path, "quorum"), Service.model_fields["quorum"].default),
+        quorum_high=sound.number((*path, "quorum_high"), 0),
+        slow_start_s=sound.number((*path, "slow_start_s"), Service.model_fields["slow_start_s"].default),
+        probe=sound.section((*path, "probe"), ServiceProbe),
+        ipvs=sound.section((*path, "ipvs"), Balancing),
+        access=sound.section((*path, "access"), Access),
         given=frozenset(key for key in sound.entries(path) if (*path, key) not in sound.broken),
     )
 

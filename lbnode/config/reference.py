@@ -69,9 +69,18 @@ Users come from 203.0.113.0/24.
 
 ## Order counts
 
-The order of `nodes` in the file is the canonical order of a service's destinations, on every L4 node. Append new nodes
-at the end. Re-ordering them, or adding one in between, moves flows from one real server to another: `lbnode plan` says
-what share of them.
+The kernel builds a service's Maglev table from its destinations in their order, so all L4 nodes must hold the same one.
+`serial` says a node's place among the real servers of its role, lowest first:
+`l7-5: {{role: l7, serial: 5, ipv4: 192.0.2.155, ipv6: "2001:db8:c000:280::155"}}`.
+
+- All nodes of a role have a serial, each its own, or none has. Without serials the order of the file counts: then
+  append new nodes at the end.
+- A new node gets the next free number, one more than the highest that was ever given. It becomes the last destination,
+  which is one step for the kernel. The number of a node that has left is not given again: gaps do no harm.
+- To change a number, or to give one between two others, is to re-order every table the node stands in, live. The share
+  of flows that move is what `lbnode plan` says (`impact`, beside `destination-order`); and until the last L4 node has
+  taken it in, their tables differ.
+- Serials may be introduced at any time: numbered as the nodes stand in the file, they change nothing.
 
 ## Weights, and how many
 
@@ -100,11 +109,23 @@ A service's new flows are shared out by the 4,093 slots of the kernel's Maglev t
   of the service and at least one BGP peer have an address of that family.
 - HAProxy needs one family in common with each server: every L7 node can reach every node of the pools it serves.
 - Services need an L4 node; those through `l7` need an L7 node. Every node has an address.
-- A service's pool exists and has a node; all its nodes are backends. The quorum is at most the number of real servers.
-- A service has at most 4,093 real servers, and weights that leave none without a slot.
-- `mode` and `balance` are refused on a service through `backend`: HAProxy is not there to heed them.
-- The health URI and the agent-check listen on different ports. Services may use the same ports: their addresses differ.
+- A service's pool exists and has a node; all its nodes are backends. `quorum` is at most `quorum_high`, and both are at
+  most the number of real servers.
+- With scheduler `mh`, a service has at most 4,093 real servers, and weights that leave none without a slot.
+- `udp`, `sctp` and `masquerade` go through `backend` only. `mode` and `balance` are refused there: HAProxy does not
+  see such a service.
+- `slow_start_s` is refused with `mh`, `sh` and `dh`: each step would make the table anew, and L4 nodes take the steps
+  at different moments, so that their tables would differ.
+- A key that would have no effect is refused: a scheduler's flags with another scheduler, `tunnel_port` without `gue`,
+  `path` of a probe that is no HTTP, `one_packet` without `udp`, and so on.
+- A firewall mark belongs to one service. 27746 and 1811939328 to 1828716543 are lbnode's own.
+- `allow` has a network of each family that the service has a VIP of; else nobody could reach that VIP.
+- The health URI, the agent-check and metrics listen on different ports. Services may use the same ports: their
+  addresses differ.
 - `timeout_s` of `probe` may exceed `interval_s`.
+
+`lbnode check` also warns, without refusing, of what works but is seldom meant: shares that stray from the weights,
+flows that ECMP would break, time-outs of IPVS that are shorter than HAProxy's.
 """
 
 LEAVES: dict[Any, str] = {
@@ -175,17 +196,18 @@ def _type(kind: Any, metadata: Iterable[Any], path: Path) -> str:
         return _type(arguments[0], arguments[1:], path)
     if origin is Literal:
         return ", ".join(f"`{choice}`" for choice in arguments)
-    if origin is tuple:
-        return f"list, each: {_type(arguments[0], (), path)}"
-    if set(arguments) == {IPv4Address, IPv6Address}:
-        return "IP address"
-    if set(arguments) == {IPv4Network, IPv6Network}:
-        return "network"
-    if origin in (Union, UnionType):
-        return " or ".join(_type(item, (), path) for item in arguments if item is not NoneType)
     if origin is dict:
         return f"[mapping by name](#{_anchor((*path, '*'))})"
-    return f"[mapping](#{_anchor(path)})"
+    if origin is tuple:
+        return f"list, each: {_type(arguments[0], (), path)}"
+    return _either(arguments, path) if origin in (Union, UnionType) else f"[mapping](#{_anchor(path)})"
+
+
+def _either(choices: tuple[Any, ...], path: Path) -> str:
+    """A union: of both families, which is one thing to an operator; or of a type and nothing."""
+    families = {frozenset((IPv4Address, IPv6Address)): "IP address", frozenset((IPv4Network, IPv6Network)): "network"}
+    together = families.get(frozenset(choices), "")
+    return together or " or ".join(_type(item, (), path) for item in choices if item is not NoneType)
 
 
 def _anchor(path: Path) -> str:

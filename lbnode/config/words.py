@@ -5,7 +5,7 @@ path of the key or value it is about. Nothing of pydantic's own wording reaches 
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NamedTuple, get_args, get_origin
@@ -81,6 +81,15 @@ def sections(model: type[Model] = Cluster, path: Path = ()) -> dict[Path, type[M
 
 
 SECTIONS = sections()
+
+
+def repeated(items: Iterable[tuple[Path, object]], message: str) -> Iterator[Finding]:
+    """One finding for each entry of a list that stands in it before; `message` has a place for it."""
+    seen: dict[object, Path] = {}
+    for path, value in items:
+        if value in seen:
+            yield Finding(path, message.format(value), "remove one", first=seen[value])
+        seen.setdefault(value, path)
 
 
 def model_at(path: Path) -> type[Model] | None:

@@ -5,23 +5,24 @@ The set may change at any time (`follow`); what is known of a probe that stays i
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import aiohttp
-
-from lbnode.health.probes import ask, session
-from lbnode.health.state import Health, Probe, step
+from lbnode.health.probes import Client, ask
+from lbnode.health.state import Health, Outcome, Probe, step
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How often and how patiently: seconds, and how many results in a row turn the health."""
+    """How often and how patiently: seconds, and how many results in a row turn the health. `jitter` is the share of the
+    interval by which a probe comes early or late."""
 
     interval_s: float
     timeout_s: float
     rise: int
     fall: int
+    jitter: float = 0.1
 
 
 async def probe_once(probes: Iterable[Probe], timeout_s: float, fall: int = 1) -> dict[Probe, Health]:
@@ -30,7 +31,7 @@ async def probe_once(probes: Iterable[Probe], timeout_s: float, fall: int = 1) -
     One success or `fall` failures in a row decide; what could not be asked `fall` times stays unknown.
     """
 
-    async def settle(probe: Probe, client: aiohttp.ClientSession) -> Health:
+    async def settle(probe: Probe, client: Client) -> Health:
         health = Health()
         for _ in range(fall):
             if health.up is None:
@@ -38,7 +39,7 @@ async def probe_once(probes: Iterable[Probe], timeout_s: float, fall: int = 1) -
         return health
 
     wanted = list(probes)
-    async with session() as client:
+    async with Client() as client:
         found = await asyncio.gather(*(settle(probe, client) for probe in wanted))
     return dict(zip(wanted, found, strict=True))
 
@@ -51,18 +52,23 @@ class Monitor:
         self._health: dict[Probe, Health] = {}
         self._tasks: dict[Probe, asyncio.Task[None]] = {}
         self._pace: Pace | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._client: Client | None = None
+        self._back: dict[Probe, float] = {}
         self._first: set[Probe] = set()
         self._settled = asyncio.Event()
 
     @property
     def health(self) -> Mapping[Probe, Health]:
-        """A copy: what is known now."""
-        return dict(self._health)
+        """A copy: what is known now. May be read in any thread."""
+        now, known, back = time.monotonic(), dict(self._health), dict(self._back)
+        return {
+            probe: replace(health, back_for_s=now - back[probe]) if probe in back else health
+            for probe, health in known.items()
+        }
 
     async def follow(self, probes: Iterable[Probe], pace: Pace) -> None:
         """From now on, keep these probes current, at this pace."""
-        self._session = self._session or session()
+        self._client = self._client or Client()
         wanted = set(probes)
         for probe in [probe for probe in self._tasks if probe not in wanted or pace != self._pace]:
             self._tasks.pop(probe).cancel()
@@ -71,8 +77,9 @@ class Monitor:
             known = self._health.setdefault(probe, Health())
             if known.up is None:
                 self._first.add(probe)
-            self._tasks[probe] = asyncio.create_task(self._keep(probe, pace, self._session))
+            self._tasks[probe] = asyncio.create_task(self._keep(probe, pace, self._client))
         self._health = {probe: self._health[probe] for probe in wanted}
+        self._back = {probe: since for probe, since in self._back.items() if probe in wanted}
         self._first &= wanted
         self._mark_settled()
 
@@ -86,25 +93,32 @@ class Monitor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._session:
-            await self._session.close()
+        if self._client:
+            await self._client.close()
 
-    async def _keep(self, probe: Probe, pace: Pace, client: aiohttp.ClientSession) -> None:
+    async def _keep(self, probe: Probe, pace: Pace, client: Client) -> None:
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        # The first answer is wanted at once; those that began together part after it.
+        due = loop.time() - pace.interval_s * random.random()  # noqa: S311
         while True:
-            outcome = await ask(probe, pace.timeout_s, client)
-            before = self._health[probe]
-            after = step(before, outcome, pace.rise, pace.fall)
-            self._health[probe] = after
-            if after.up is not None:
-                self._first.discard(probe)
-                self._mark_settled()
-            if (after.up, after.admin, after.silent) != (before.up, before.admin, before.silent):
-                self._changed()
+            self._take(probe, await ask(probe, pace.timeout_s, client), pace)
             # A random share of the interval keeps nodes that started together from asking together.
             due = max(due + pace.interval_s, loop.time() + 0.05)
-            await asyncio.sleep(due - loop.time() + random.uniform(-0.1, 0.1) * pace.interval_s)  # noqa: S311
+            await asyncio.sleep(due - loop.time() + random.uniform(-pace.jitter, pace.jitter) * pace.interval_s)  # noqa: S311
+
+    def _take(self, probe: Probe, outcome: Outcome, pace: Pace) -> None:
+        before = self._health[probe]
+        after = step(before, outcome, pace.rise, pace.fall)
+        self._health[probe] = after
+        if before.up is False and after.up:
+            self._back[probe] = time.monotonic()
+        elif after.up is False:
+            self._back.pop(probe, None)
+        if after.up is not None:
+            self._first.discard(probe)
+            self._mark_settled()
+        if (after.up, after.admin, after.silent) != (before.up, before.admin, before.silent):
+            self._changed()
 
     def _mark_settled(self) -> None:
         if self._first:

@@ -87,6 +87,19 @@ def dump(request: int, body: bytes, answer: int, what: str) -> list[memoryview]:
     raise NotReady(f"cannot read the {what}: they changed during each of {DUMP_TRIES} attempts")
 
 
+def ask(message: Message, answer: int) -> memoryview:
+    """The payload of the one object of type `answer` that a request gets. Raises OSError."""
+    with _open() as channel:
+        channel.send(_pack(message, 0, 1))
+        for kind, _, _, payload in _messages(channel.recv(1 << 16)):
+            if kind == answer:
+                return payload
+            if kind == NLMSG_ERROR:
+                error = -struct.unpack_from("=i", payload)[0]
+                raise OSError(error, os.strerror(error))
+    raise OSError("the kernel answers with something else")
+
+
 def collect(channel: socket.socket, sequence: int, answer: int) -> tuple[list[memoryview], bool]:
     """The objects of one dump, and whether nothing changed while it ran."""
     found: list[memoryview] = []

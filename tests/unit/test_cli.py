@@ -1,7 +1,10 @@
 """The command line as a user meets it."""
 
+import importlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cluster
@@ -123,3 +126,14 @@ def test_the_readme_has_a_cluster_file_that_is_good():
 
     text = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     assert parse(text, "README.md").services["www"].pool == "web"
+
+
+def test_help_knows_every_verb_and_imports_none():
+    for name, (module, text) in VERBS.items():
+        command = getattr(importlib.import_module(module), name)
+        assert " ".join((command.help or "").split()).startswith(text), name
+    script = (
+        "import sys; from lbnode.cli import run; run(['--help']); print([n for n in sys.modules if 'pydantic' in n])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
