@@ -13,7 +13,7 @@ from lbnode.lab.account import Outage
 from lbnode.lab.scenarios.stage import Stage
 from lbnode.lab.stacks import Stack
 
-DEADLINE_S = 120.0
+DEADLINE_S = 180.0
 LOOK_S = 0.2
 STEADY_LOOKS = 10
 """A control plane that begins anew may do its work in steps: it is ready when it is for so many looks in a row."""

@@ -36,6 +36,8 @@ class Watch:
     _state: dict[str, str] = field(default_factory=dict)
     _missed: dict[str, float] = field(default_factory=dict)
     _lost: set[str] = field(default_factory=set)
+    _sockets: dict[str, frozenset[str]] = field(default_factory=dict)
+    _looked: float = 0.0
     _flows: set[Flow] = field(default_factory=set)
 
     @property
@@ -45,18 +47,22 @@ class Watch:
     def begin(self, flows: Sequence[Flow]) -> None:
         """Before anything happens; `flows` are those to follow."""
         self._flows = set(flows)
+        self._looked = time.monotonic()
         self._state = self._look()
-        self.phases.append(Phase(CALM, time.monotonic()))
+        self.phases.append(Phase(CALM, self._looked))
         self.sample()
 
     def look(self) -> list[str]:
-        """What has changed since the last look, in words. All of it is one phase of the account."""
+        """What has changed since the last look, in words. All of it is one phase of the account, which began when all
+        was still as before."""
+        began = time.monotonic()
         seen = self._look()
         changed = [text for name, text in seen.items() if text != self._state.get(name)]
         self._state = seen
         if changed:
-            self.phases.append(Phase("; ".join(changed), time.monotonic()))
+            self.phases.append(Phase("; ".join(changed), self._looked))
             self.sample()
+        self._looked = began
         return changed
 
     def sample(self) -> None:
@@ -94,13 +100,19 @@ class Watch:
         return seen
 
     def _find_lost(self) -> None:
-        """A machine that is missed twice in a row is lost, since the first time: once may be a busy processor."""
+        """A machine that is missed twice in a row is lost, since the first time: once may be a busy processor. One
+        whose listening sockets are all others now has been started anew, and what the old ones had taken is lost."""
         began = time.monotonic()
         there = self._in_reach(self._servers)
         for name in self._servers:
-            if name in there and _listens(self.network.node(name).holder):
+            sockets = _listening(self.network.node(name).holder)
+            before = self._sockets.get(name, sockets)
+            if name in there and sockets:
                 self._missed.pop(name, None)
                 self._lost.discard(name)
+                self._sockets[name] = sockets
+                if not sockets & before:
+                    self.outages.append(Outage(name, self._looked))
             elif self._missed.setdefault(name, began) < began and name not in self._lost:
                 self._lost.add(name)
                 self.outages.append(Outage(name, self._missed[name]))
@@ -132,11 +144,12 @@ def _attempt(address: str) -> socket.socket:
     return channel
 
 
-def _listens(holder: int) -> bool:
-    """Whether anybody in a node listens on the services' port."""
+def _listening(holder: int) -> frozenset[str]:
+    """The sockets in a node, by inode, that listen on the services' port."""
+    found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{holder}/net/{table}").read_text().splitlines()[1:]:
             words = line.split()
             if words[3] == LISTENING and int(words[1].rpartition(":")[2], 16) == PORT:
-                return True
-    return False
+                found.add(words[9])
+    return frozenset(found)

@@ -16,7 +16,7 @@ from lbnode.lab.programs import AGENT, EXABGP, HAPROXY, PATHS
 from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.stage import Stage
 
-STARTED_S = 60.0
+STARTED_S = 180.0
 STARTED_PER_NODE_S = 5.0
 
 
