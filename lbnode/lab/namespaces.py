@@ -11,6 +11,7 @@ enters it (`Node.call`). Sockets opened there stay in that node's network for go
 
 import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -109,14 +110,18 @@ class Node:
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": Path.cwd(), "text": True, **options}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         check, given = settings.pop("check", False), settings.pop("input", None)
-        if given is not None:
-            settings["stdin"] = subprocess.PIPE
-        with self.call(lambda: program.start(argv, **pipes, **settings)) as process:
-            try:
-                out, errors = process.communicate(given, timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
+        # From a file: of a pipe, a program that is forked meanwhile would hold the other end open.
+        with tempfile.TemporaryFile("w+") as source:
+            if given is not None:
+                source.write(given)
+                source.seek(0)
+                settings["stdin"] = source
+            with self.call(lambda: program.start(argv, **pipes, **settings)) as process:
+                try:
+                    out, errors = process.communicate(timeout=timeout)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
         done = subprocess.CompletedProcess[str](argv, process.returncode, out, errors)
         if check:
             done.check_returncode()
