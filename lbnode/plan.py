@@ -140,6 +140,7 @@ def diff(
     `reasons` maps a row's key to the words that explain it. Two desired rows with one key are a bug in a role.
     """
     reasons = reasons or {}
+    actual, desired = tuple(actual), tuple(desired)
     have = {row.key: row for row in actual}
     want: dict[Key, Row] = {}
     for row in desired:
@@ -152,8 +153,7 @@ def diff(
         if not _order_follows(key, have, want)
     ]
     ordered = tuple(sorted(changes, key=_when))
-    sides = tuple(have.values()), tuple(want.values())
-    return Plan(ordered, tuple(sorted(foreign)), tuple(_dangers(have, want)), *sides)
+    return Plan(ordered, tuple(sorted(foreign)), tuple(_dangers(have, want)), actual, desired)
 
 
 def _change(old: Row | None, new: Row | None, reason: str, announced: Collection[str]) -> Change:

@@ -133,5 +133,5 @@ def matches(status: int, wanted: str) -> bool:
 
 def _why(error: Exception) -> str:
     """The first words of an error, without what it quotes."""
-    text = str(getattr(error, "verify_message", "") or getattr(error, "message", "") or error or type(error).__name__)
-    return text.strip().splitlines()[0].partition(": b'")[0].rstrip(":")
+    text = getattr(error, "verify_message", "") or getattr(error, "message", "") or str(error) or type(error).__name__
+    return str(text).strip().splitlines()[0].partition(": b'")[0].rstrip(":")

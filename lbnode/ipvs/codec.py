@@ -131,7 +131,7 @@ def destinations_query(service: Service) -> Request:
 def decode_service(payload: bytes) -> Service:
     """The service in an answer (or a request). Raises LbnodeError when there is none, or a broken one."""
     try:
-        return _service(attributes(attributes(payload)[_CMD_SERVICE]))
+        return _service(attributes(attributes(payload)[_CMD_SERVICE], unique=True))
     except KeyError as missing:
         raise LbnodeError(f"cannot decode an IPVS service: attribute {missing} is not there") from None
 
@@ -139,7 +139,7 @@ def decode_service(payload: bytes) -> Service:
 def decode_destination(payload: bytes) -> Destination:
     """The destination in an answer (or a request). Raises LbnodeError when there is none, or a broken one."""
     try:
-        found = attributes(attributes(payload)[_CMD_DEST])
+        found = attributes(attributes(payload)[_CMD_DEST], unique=True)
         return Destination(
             _address(_number(found, _D_FAMILY, 2), _exactly(found, _D_ADDR, 16)),
             int.from_bytes(_exactly(found, _D_PORT, 2), "big"),
@@ -160,7 +160,7 @@ def decode_connections(payload: bytes) -> int:
     """How many entries the destination in an answer has in the connection table: flows that are open, flows of which a
     side has ended or that know no end (UDP), and clients with persistence."""
     try:
-        found = attributes(attributes(payload)[_CMD_DEST])
+        found = attributes(attributes(payload)[_CMD_DEST], unique=True)
         return sum(_number(found, kind, 4) for kind in (_D_ACTIVE, _D_INACTIVE, _D_PERSISTENT))
     except KeyError as missing:
         raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from lbnode.errors import LbnodeError
 from lbnode.ipvs import codec, rows
 from lbnode.ipvs.messages import align
-from lbnode.resources import Row, ServiceKey
+from lbnode.resources import Destination, Row, ServiceKey
 
 _HEAD = struct.Struct("=HH")
 """Length and number of an attribute: of the one that all others stand in, and of each of these."""
@@ -33,6 +33,8 @@ class Table(NamedTuple):
     service: codec.Service
     records: tuple[codec.Destination, ...]
     rows: tuple[Row, ...]
+    names: frozenset[str]
+    """Of the destinations among the rows."""
     foreign: tuple[str, ...]
 
 
@@ -103,8 +105,10 @@ class Memory:
         if found is None or found.service != service or found.records != records:
             if len({(item.address, item.port) for item in records}) < len(records):
                 raise LbnodeError(f"cannot read {key}: it changes while it is read, a destination came twice")
+            ours = tuple(rows.rows_of(key, service, records))
+            names = frozenset(row.name for row in ours if isinstance(row, Destination))
             strange = tuple(rows.foreign_destination(key, item) for item in records if not rows.is_ours(key, item))
-            found = Table(service, records, tuple(rows.rows_of(key, service, records)), strange)
+            found = Table(service, records, ours, names, strange)
         self._tables[key] = found
         return found
 

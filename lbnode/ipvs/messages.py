@@ -76,9 +76,9 @@ def attribute(kind: int, payload: bytes) -> bytes:
     return _ATTRIBUTE.pack(length, kind) + payload + bytes(align(length) - length)
 
 
-def attributes(data: bytes) -> dict[int, bytes]:
-    """Attribute number -> payload, flags masked off (netlink.h, NLA_TYPE_MASK). Raises LbnodeError on one that is torn
-    or comes twice."""
+def attributes(data: bytes, *, unique: bool = False) -> dict[int, bytes]:
+    """Attribute number -> payload, flags masked off (netlink.h, NLA_TYPE_MASK). Raises LbnodeError on a torn one; and,
+    where each is to be unique (fillers may not be), on one that comes twice."""
     found: dict[int, bytes] = {}
     head = _ATTRIBUTE.unpack_from
     at, end = 0, len(data)
@@ -87,7 +87,7 @@ def attributes(data: bytes) -> dict[int, bytes]:
         number = kind & 0x3FFF
         if length < 4 or at + length > end or not number:  # 0 is nobody's (*_ATTR_UNSPEC)
             raise LbnodeError(f"cannot decode netlink attribute {number}: its length is {length}")
-        if number in found:
+        if unique and number in found:
             raise LbnodeError(f"cannot decode netlink attribute {number}: it comes twice")
         found[number] = data[at + 4 : at + length]
         at += (length + 3) & ~3  # align(), without the call: a dump has some 20 of these per destination
