@@ -89,6 +89,10 @@ def drivers(identity: Identity) -> list[Driver]:
 
         ipvs = IpvsDriver(identity.paths)
         found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths), PolicyDriver(ipvs.renew), ipvs]
+    else:
+        from lbnode.net.fou import FouDriver
+
+        found.append(FouDriver(identity.paths))
     if identity.role == "l7":
         from lbnode.haproxy import program
         from lbnode.haproxy.driver import HaproxyDriver

@@ -10,6 +10,7 @@ from typing import Literal
 
 from lbnode.errors import UnsafePlan
 from lbnode.impact import TableChange, table_changes, table_states
+from lbnode.ipvs import order
 from lbnode.resources import Announcement, Destination, DestinationOrder, Key, Row, VirtualService
 
 Action = Literal["create", "update", "delete"]
@@ -146,13 +147,22 @@ def diff(
             raise ValueError(f"two different rows are wanted for {row.key}")
     announced = {row.prefix.partition("/")[0] for row in have.values() if isinstance(row, Announcement)}
     changes = [
-        Change(have.get(key), want.get(key), reasons.get(key, ""), _quiet(have.get(key) or want[key], announced))
+        _change(have.get(key), want.get(key), reasons.get(key, ""), announced)
         for key in have.keys() | want.keys()
         if have.get(key) != want.get(key) and not _order_follows(key, have, want)
     ]
     ordered = tuple(sorted(changes, key=_when))
     sides = tuple(have.values()), tuple(want.values())
     return Plan(ordered, tuple(sorted(foreign)), tuple(_dangers(have, want)), *sides)
+
+
+def _change(old: Row | None, new: Row | None, reason: str, announced: Collection[str]) -> Change:
+    """An order without a reason of its own says how it will be mended."""
+    row = old or new
+    quiet = row is not None and _quiet(row, announced)
+    if isinstance(old, DestinationOrder) and isinstance(new, DestinationOrder):
+        reason = reason or order.repair(old, new, quiet=quiet)
+    return Change(old, new, reason, quiet)
 
 
 def _order_follows(key: Key, have: Mapping[Key, Row], want: Mapping[Key, Row]) -> bool:

@@ -131,7 +131,8 @@ class Sysctl(Row):
 
 @dataclass(frozen=True, slots=True)
 class Link(Row):
-    """A device that is up. `local` is the outer address a tunnel listens on; the remote end is any."""
+    """A device that is up. `local` is the outer address a tunnel listens on; the remote end is any. With `checksum`,
+    GRE packets must carry one, and without it they must not (net/ipv4/ip_tunnel.c, ip_tunnel_rcv)."""
 
     KIND: ClassVar[str] = "link"
     RANK: ClassVar[int] = 20
@@ -141,9 +142,11 @@ class Link(Row):
     type: Literal["dummy", "ipip", "ip6tnl", "gre", "ip6gre"]
     local: str = ""
     up: bool = True
+    checksum: bool = False
 
     def settings(self) -> dict[str, object]:
-        return {"type": self.type, "local": self.local, "state": "up" if self.up else "down"}
+        checksum = "wanted" if self.checksum else ""
+        return {"type": self.type, "local": self.local, "checksum": checksum, "state": "up" if self.up else "down"}
 
 
 @dataclass(frozen=True, slots=True)

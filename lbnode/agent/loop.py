@@ -127,7 +127,7 @@ class Agent:
         if probes != self._probes:
             await asyncio.to_thread(self._prepare)
             self._probes = probes
-        await self._monitor.follow(probes, Pace(pace.interval_s, pace.timeout_s, pace.rise, pace.fall))
+        await self._monitor.follow(probes, Pace(pace.interval_s, pace.timeout_s, pace.rise, pace.fall, pace.jitter))
         with suppress(TimeoutError):
             # Long enough to find out about a server that does not answer; no longer, whatever happens.
             await asyncio.wait_for(self._monitor.settled(), pace.fall * (pace.interval_s + pace.timeout_s) + 1)

@@ -90,7 +90,7 @@ def _limits(service: DraftService) -> Iterator[Finding]:
         elif again > most:
             message = f"resume_connections {again} is more than max_connections, {most}"
             yield Finding(ipvs.at("resume_connections"), message, "use at most that, or leave it out")
-    if mark in PROBE_MARKS or mark == DIRECT_MARK:
+    if mark and (mark in PROBE_MARKS or mark == DIRECT_MARK):
         message = f"mark {mark} is one of those that lbnode's own probes carry"
         hint = f"use another: not {DIRECT_MARK}, nor {PROBE_MARKS.start} to {PROBE_MARKS.stop - 1}"
         yield Finding(ipvs.at("mark"), message, hint)

@@ -4,6 +4,7 @@ A fresh connection for each probe, because an old one proves little. It is made 
 and sources, and handed to aiohttp; one session and two TLS contexts serve all probes, for they are costly to make.
 """
 
+import errno
 import ssl
 from contextvars import ContextVar
 from functools import cached_property, lru_cache
@@ -19,7 +20,15 @@ BODY_MAX = 64 * 1024
 SHOWN = 40
 HEADERS = {"User-Agent": "lbnode", "Accept-Encoding": "identity"}
 
-_connection: ContextVar[Connection] = ContextVar("connection")
+_handed: ContextVar[list[Connection]] = ContextVar("handed")
+"""The one connection that this probe has, until aiohttp takes it."""
+
+
+def _take(_: object) -> Connection:
+    """For aiohttp, which would ask again on a second connection when it gets nothing on the first."""
+    if not _handed.get():
+        raise ConnectionResetError(errno.ECONNRESET, "no answer on the connection")
+    return _handed.get().pop()
 
 
 class Web:
@@ -32,7 +41,7 @@ class Web:
             limit=0,
             use_dns_cache=False,
             happy_eyeballs_delay=None,
-            socket_factory=lambda _: _connection.get(),
+            socket_factory=_take,
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -45,8 +54,8 @@ class Web:
     async def ask(self, attempt: Attempt) -> Outcome:
         """Raises Unable and OSError when there is no connection."""
         probe = attempt.probe
-        made = await connect(attempt, self._ports)
-        _connection.set(made)
+        handed = [await connect(attempt, self._ports)]
+        _handed.set(handed)
         headers = {"Host": probe.host} if probe.host else {}
         options: dict[str, Any] = {}
         if probe.kind == "https":
@@ -60,10 +69,17 @@ class Web:
             return Outcome(False, f"certificate is not valid: {_why(error.certificate_error)}")
         except aiohttp.ClientConnectorSSLError as error:
             return Outcome(False, f"no TLS: {error.os_error}")
+        except aiohttp.ClientConnectorError:
+            return Outcome(False, "closed without an answer")
         except aiohttp.ClientOSError:
             raise
+        except aiohttp.ClientPayloadError:
+            return Outcome(False, "the answer breaks off")
         except aiohttp.ClientError as error:
-            return Outcome(False, str(error) or type(error).__name__)
+            return Outcome(False, f"the answer makes no sense: {_why(error)}")
+        finally:
+            for left in handed:
+                left.close()
 
     async def close(self) -> None:
         await self._session.close()
@@ -116,4 +132,6 @@ def matches(status: int, wanted: str) -> bool:
 
 
 def _why(error: Exception) -> str:
-    return getattr(error, "verify_message", "") or str(error)
+    """The first words of an error, without what it quotes."""
+    text = getattr(error, "verify_message", "") or getattr(error, "message", "") or str(error) or type(error).__name__
+    return str(text).strip().splitlines()[0].partition(": b'")[0].rstrip(":")

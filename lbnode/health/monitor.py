@@ -1,4 +1,4 @@
-"""Keeps the health of a set of probes current: one task each, started at a random point of the interval.
+"""Keeps the health of a set of probes current: one task each, which after a first time go apart in the interval.
 
 The set may change at any time (`follow`); what is known of a probe that stays is kept.
 """
@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from lbnode.health.probes import Client, ask
 from lbnode.health.state import Health, Outcome, Probe, step
 
+REST_S = 0.05
+"""Between two probes of a target that takes longer to answer than the interval."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -23,6 +26,12 @@ class Pace:
     rise: int
     fall: int
     jitter: float = 0.1
+
+
+def rest(left_s: float, pace: Pace, luck: float) -> float:
+    """How long to wait, in seconds, before a probe that is due in `left_s`: give or take a share of the interval, so
+    that nodes that began together do not ask together. `luck` is between -1 and 1."""
+    return max(0.0, left_s + luck * pace.jitter * pace.interval_s)
 
 
 async def probe_once(probes: Iterable[Probe], timeout_s: float, fall: int = 1) -> dict[Probe, Health]:
@@ -98,13 +107,12 @@ class Monitor:
 
     async def _keep(self, probe: Probe, pace: Pace, client: Client) -> None:
         loop = asyncio.get_running_loop()
-        # The first answer is wanted at once; those that began together part after it.
+        # The first answer is wanted at once; probes that began together part after it.
         due = loop.time() - pace.interval_s * random.random()  # noqa: S311
         while True:
             self._take(probe, await ask(probe, pace.timeout_s, client), pace)
-            # A random share of the interval keeps nodes that started together from asking together.
-            due = max(due + pace.interval_s, loop.time() + 0.05)
-            await asyncio.sleep(due - loop.time() + random.uniform(-pace.jitter, pace.jitter) * pace.interval_s)  # noqa: S311
+            due = max(due + pace.interval_s, loop.time() + REST_S)
+            await asyncio.sleep(rest(due - loop.time(), pace, random.uniform(-1, 1)))  # noqa: S311
 
     def _take(self, probe: Probe, outcome: Outcome, pace: Pace) -> None:
         before = self._health[probe]

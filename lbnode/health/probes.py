@@ -75,12 +75,13 @@ async def _ask(attempt: Attempt, timeout_s: float, client: Client) -> Outcome:
     except MemoryError:
         return Outcome(None, words(OSError(errno.ENOMEM, "")))
     except OSError as error:
-        outcome = _failure(error)
+        outcome = failure(error)
     device = client.links.lost(attempt.source, loop.time()) if outcome.silent else ""
     return Outcome(None, f"{device} has no carrier") if device else outcome
 
 
-def _failure(error: OSError) -> Outcome:
+def failure(error: OSError) -> Outcome:
+    """What an error of a connection means: this node's fault, nobody there, or the word of a live target."""
     number = error.errno or 0
     if number in OURS:
         return Outcome(None, words(error))

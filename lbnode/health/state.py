@@ -38,7 +38,7 @@ class Probe:
     def id(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
         way = "" if self.mark == DIRECT_MARK else f" mark {self.mark:#x}"
-        return f"{self.kind}://{host}:{self.port}{self.path}{way}"
+        return f"{self.kind}://{host}:{self.port}{self.path or self.script}{way}"
 
 
 @dataclass(frozen=True)

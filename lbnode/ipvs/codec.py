@@ -92,6 +92,7 @@ _NESTED = 0x8000
 _CMD_SERVICE, _CMD_DEST = 1, 2
 _AF, _PROTOCOL, _ADDR, _PORT, _FWMARK, _SCHED, _FLAGS, _TIMEOUT, _NETMASK = range(1, 10)
 _D_ADDR, _D_PORT, _D_FWD, _D_WEIGHT, _D_UPPER, _D_LOWER = range(1, 7)
+_D_ACTIVE, _D_INACTIVE, _D_PERSISTENT = 7, 8, 9
 _D_FAMILY, _D_TUN_TYPE, _D_TUN_PORT, _D_TUN_FLAGS = 11, 13, 14, 15
 
 _NEST = struct.Struct("=HH")
@@ -163,6 +164,16 @@ def decode_destination(payload: bytes) -> Destination:
             int.from_bytes(found.get(_D_TUN_PORT, b""), "big"),
             _number(found, _D_TUN_FLAGS),
         )
+    except KeyError as missing:
+        raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None
+
+
+def decode_connections(payload: bytes) -> int:
+    """How many entries the destination in an answer has in the connection table: flows that are open, flows of which a
+    side has ended or that know no end (UDP), and clients with persistence."""
+    try:
+        found = attributes(attributes(payload)[_CMD_DEST])
+        return sum(int.from_bytes(found[kind], sys.byteorder) for kind in (_D_ACTIVE, _D_INACTIVE, _D_PERSISTENT))
     except KeyError as missing:
         raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None
 

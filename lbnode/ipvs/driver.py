@@ -1,29 +1,27 @@
 """The IPVS driver: time-outs, virtual services, their destinations and the order of these, by netlink.
 
-Ours are the services that are wanted and those that the ledger knows; every other one, services by firewall mark
-included, is reported in one line and left alone. Destinations of our services that a row cannot express (another port
-than the service's) are reported and left alone as well.
+Ours are the services that are wanted and those that the ledger knows; every other one is reported in one line and left
+alone. Destinations of our services that a row cannot express (another port than the service's without masquerading)
+are reported and left alone as well.
 
-The scheduler stays what it is while destinations are added. Adding under rr and switching to mh at the end builds the
-table once instead of once per row, but a switch waits for an RCU grace period (10 ms and more on real machines) in
-which new flows are refused: it gains nothing below some 100 rows.
+How changes are carried out depends on whether clients' packets come (`Change.quiet`); `lbnode.ipvs.batches` and
+`lbnode.ipvs.order` say how.
 """
 
-import errno
 import subprocess
-from collections import Counter
+import time
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 
-from lbnode.drivers import Observed, Result
-from lbnode.errors import Missing
-from lbnode.ipvs import codec, rows, steps, timeouts
+from lbnode.drivers import Busy, Observed, Result
+from lbnode.errors import LbnodeError, Missing
+from lbnode.ipvs import batches, codec, live, removal, rows, steps, timeouts
+from lbnode.ipvs.batches import Known
 from lbnode.ipvs.ledger import Ledger
 from lbnode.ipvs.netlink import GenericNetlink, Request
-from lbnode.maglev import SLOTS
 from lbnode.paths import Paths
 from lbnode.plan import Change
-from lbnode.resources import Destination, DestinationOrder, IpvsTimeouts, Row, ServiceKey, VirtualService
+from lbnode.resources import Destination, DestinationOrder, IpvsTimeouts, Key, Row, ServiceKey, VirtualService
 
 
 class IpvsDriver:
@@ -36,43 +34,53 @@ class IpvsDriver:
 
     def __init__(self, paths: Paths) -> None:
         self._ledger = Ledger(paths.ledger)
-        self._table_weights: dict[ServiceKey, dict[str, int]] = {}
-        self._counts: Counter[ServiceKey] = Counter()
+        self._known = Known()
         self._ours: set[ServiceKey] = set()
+        self._idle: set[Key] = set()
 
     def observe(self, wanted: Sequence[Row]) -> Observed:
-        """Also notes the wanted table weights, which the kernel does not tell, for `apply`."""
-        self._table_weights = {}
-        self._note_table_weights(wanted)
-        self._counts = Counter()
-        ours = self._ours = _services(wanted) | self._ledger.read()
+        """Also notes what the kernel does not tell (table weights), or `apply` needs to know."""
+        self._ours = _services(wanted) | self._ledger.read()
+        self._known = Known()
+        self._idle = set()
+        names = _names(wanted)
         found: list[Row] = []
-        foreign: list[str] = []
+        foreign = [problem] if (problem := self._ledger.problem()) else []
+        connections: dict[Key, int] = {}
         with _open() as link:
             if any(isinstance(row, IpvsTimeouts) for row in wanted):
                 found.append(timeouts.decode(link.ask(timeouts.QUERY)))
             for payload in link.dump(Request(codec.Command.GET_SERVICE)):
                 service = codec.decode_service(payload)
-                records = _destinations(link, service)
+                dump = link.dump(codec.destinations_query(service))
                 key = rows.key_of(service)
-                if key is None or key not in ours:
-                    foreign.append(rows.foreign_service(service, len(records)))
+                if key is None or key not in self._ours:
+                    foreign.append(rows.foreign_service(service, len(dump)))
                     continue
-                self._counts[key] = len(records)
-                found += rows.rows_of(key, service, records)
+                records = [codec.decode_destination(item) for item in dump]
+                here = rows.rows_of(key, service, records)
+                self._known.saw(here, len(records))
+                found += here
                 foreign += [rows.foreign_destination(key, item) for item in records if not rows.is_ours(key, item)]
-        return Observed(tuple(found), tuple(foreign))
+                connections |= self._unwanted(key, records, dump, names.get(key, set()))
+        self._known.wants(wanted)
+        return Observed(tuple(found), tuple(foreign), self._busy(connections))
 
     def apply(self, changes: Sequence[Change]) -> list[Result]:
         """All of it in as few batches as its orders allow: an order is mended from the rows that then stand."""
         made = [change.new for change in changes if change.new is not None]
-        self._note_table_weights(made)
+        self._known.wants(made)
         results: list[Result] = []
         with _open() as link:
             self._ledger.add(_services(made))
-            for is_order, grouped in groupby(changes, key=lambda change: isinstance(change.row, DestinationOrder)):
+            for kind, grouped in groupby(changes, key=_kind):
                 run = list(grouped)
-                results += self._reorder(link, run) if is_order else self._write(link, run)
+                if kind == "order":
+                    results += self._reorder(link, run)
+                elif kind == "delete":
+                    results += self._delete(link, run)
+                else:
+                    results += batches.write(link, run, self._known)
         done = [result.change.row for result in results if result.change.new is None and not result.error]
         self._ledger.remove(row.service for row in done if isinstance(row, VirtualService))
         return results
@@ -90,72 +98,67 @@ class IpvsDriver:
                     groups.append([codec.destination_request(command, service, item) for item in records])
             link.exchange(groups)
 
-    def _write(self, link: GenericNetlink, changes: list[Change]) -> list[Result]:
-        """Services and destinations. What exists already when it should be made is set instead."""
-        errors = self._too_many(changes)
-        outcomes = link.exchange(
-            [[] if why else steps.requests(change) for change, why in zip(changes, errors, strict=True)]
-        )
-        late = [
-            index
-            for index, codes in enumerate(outcomes)
-            if changes[index].old is None and codes and codes[0] == errno.EEXIST
-        ]
-        for index, codes in zip(late, link.exchange([steps.instead(changes[index]) for index in late]), strict=True):
-            outcomes[index] = codes
-        return [
-            Result(change, why or steps.error(change, _first(codes)))
-            for change, why, codes in zip(changes, errors, outcomes, strict=True)
-        ]
+    def _unwanted(
+        self, key: ServiceKey, records: Sequence[codec.Destination], dump: Sequence[bytes], names: Collection[str]
+    ) -> dict[Key, int]:
+        """The connections of each destination of ours that is not in the wanted `names`; notes those that have none,
+        and get none."""
+        found: dict[Key, int] = {}
+        for record, payload in zip(records, dump, strict=True):
+            if rows.name_of(key, record) not in names and rows.is_ours(key, record):
+                row = rows.destination(key, 0, record)
+                found[row.key] = codec.decode_connections(payload)
+                if not record.weight and not found[row.key]:
+                    self._idle.add(row.key)
+        return found
 
-    def _too_many(self, changes: Sequence[Change]) -> list[str]:
-        """For each change, why it is refused: creates that would give a service more destinations than slots."""
-        creates = [change.new for change in changes if change.old is None]
-        totals = self._counts + Counter(row.service for row in creates if isinstance(row, Destination))
-        errors = [""] * len(changes)
-        for index, change in enumerate(changes):
-            if change.old is None and isinstance(change.new, Destination):
-                total = totals[change.new.service]
-                if total > SLOTS:
-                    why = f"the service would have {total} destinations, and a Maglev table has {SLOTS} slots"
-                    errors[index] = f"{steps.cannot(change)}: {why}"
-        return errors
+    def _busy(self, connections: dict[Key, int]) -> dict[Key, Busy]:
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        since = self._ledger.unwanted(connections, now)
+        return {key: Busy(count, now - since[key]) for key, count in connections.items() if count}
 
     def _reorder(self, link: GenericNetlink, changes: list[Change]) -> list[Result]:
-        """Mends the orders live, by the recipe in `lbnode.ipvs.steps`. An order whose rows are not all there waits."""
-        groups: list[list[Request]] = []
-        errors = [""] * len(changes)
-        owners: list[int] = []
-        for index, change in enumerate(changes):
-            if not isinstance(change.new, DestinationOrder):
-                continue
-            key, canonical = change.new.service, change.new.names
-            newest_first = _destinations(link, rows.record_of_key(key))
-            records = {item.address: item for item in reversed(newest_first) if rows.is_ours(key, item)}
-            if missing := [address for address in canonical if address not in records]:
-                errors[index] = f"{steps.cannot(change)}: {', '.join(missing)} is not there"
-                continue
-            moves = steps.moves(key, records, canonical, self._table_weights.get(key, {}))
-            groups += moves
-            owners += [index] * len(moves)
-        for index, codes in zip(owners, link.exchange(groups), strict=True):
-            # Only what puts a row back counts: had it gone already, so much the better.
-            errors[index] = errors[index] or steps.error(changes[index], _first(codes[1:]))
-        return [Result(change, why) for change, why in zip(changes, errors, strict=True)]
+        """Mends the orders. An order whose rows are not all there waits."""
+        found: dict[ServiceKey, dict[str, codec.Destination]] = {}
+        for change in changes:
+            if isinstance(change.new, DestinationOrder):
+                key = change.new.service
+                oldest_first = reversed(_destinations(link, rows.record_of_key(key)))
+                found[key] = {rows.name_of(key, item): item for item in oldest_first if rows.is_ours(key, item)}
+        return batches.reorder(link, changes, found, self._known)
 
-    def _note_table_weights(self, wanted: Iterable[Row]) -> None:
-        for row in wanted:
-            if isinstance(row, Destination):
-                self._table_weights.setdefault(row.service, {})[row.address] = row.table_weight
+    def _delete(self, link: GenericNetlink, changes: list[Change]) -> list[Result]:
+        """Removes destinations and services, and the connections of those that have any."""
+        rows_gone = [change.row for change in changes if isinstance(change.row, Destination)]
+        busy = [row for row in rows_gone if row.key not in self._idle]
+        if not busy:
+            return batches.write(link, changes, self._known)
+        results: list[Result] = []
+        try:
+            with removal.flushing(lambda deadline: live.has_entries(busy, deadline)):
+                results = batches.write(link, changes, self._known)
+        except LbnodeError as error:
+            return results or [Result(change, f"{steps.cannot(change)}: {error}") for change in changes]
+        return results
+
+
+def _kind(change: Change) -> str:
+    if isinstance(change.row, DestinationOrder):
+        return "order"
+    return "delete" if change.new is None else "write"
 
 
 def _services(of: Iterable[Row]) -> set[ServiceKey]:
     return {row.service for row in of if isinstance(row, VirtualService | Destination | DestinationOrder)}
 
 
-def _first(codes: Iterable[int]) -> int:
-    """The first errno that is one."""
-    return next(filter(None, codes), 0)
+def _names(wanted: Iterable[Row]) -> dict[ServiceKey, set[str]]:
+    """What each service's wanted destinations are called."""
+    found: dict[ServiceKey, set[str]] = {}
+    for row in wanted:
+        if isinstance(row, Destination):
+            found.setdefault(row.service, set()).add(row.name)
+    return found
 
 
 def _destinations(link: GenericNetlink, service: codec.Service) -> list[codec.Destination]:

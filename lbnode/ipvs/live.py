@@ -4,7 +4,8 @@ The driver sees what rows can say and leaves the rest alone; to tell where a pac
 """
 
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,9 +13,9 @@ from pathlib import Path
 from lbnode.errors import NotPermitted
 from lbnode.ipvs import codec, rows
 from lbnode.ipvs.netlink import GenericNetlink, Request
-from lbnode.resources import Row, ServiceKey, VirtualService
+from lbnode.resources import Destination, Row, ServiceKey, VirtualService
 
-CONNECTIONS = Path("/proc/net/ip_vs_conn")
+CONNECTIONS = Path("/proc/thread-self/net/ip_vs_conn")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,31 @@ def find_entry(lines: Iterable[str], key: ServiceKey, source: str, port: int) ->
             address = words[5] if ":" in words[5] else int(words[5], 16)
             return Entry(str(ip_address(address)), int(words[6], 16), words[7], int(words[8]))
     return None
+
+
+def has_entries(gone: Collection[Destination], deadline: float) -> bool:
+    """Whether the connection table has an entry of any of these destinations. It is read up to the first one; where
+    that lasts beyond the deadline (monotonic clock), and where it cannot be read, the answer is yes."""
+    wanted = {_place(row) for row in gone}
+    try:
+        with CONNECTIONS.open(encoding="ascii") as table:
+            for number, line in enumerate(table):
+                words = line.split()
+                if tuple(words[3:7]) in wanted or ("", "", words[5], "") in wanted:
+                    return True
+                if not number % 1000 and time.monotonic() > deadline:
+                    return True
+    except OSError:
+        return True
+    return False
+
+
+def _place(row: Destination) -> tuple[str, ...]:
+    """Words 3 to 6 of an entry's line; of a service by firewall mark the destination's address alone is known."""
+    if row.service.protocol == "fwmark":
+        return ("", "", _in_proc(row.address), "")
+    vip, port = _in_proc(row.service.vip), f"{row.service.port:04X}"
+    return (vip, port, _in_proc(row.address), f"{row.real_port:04X}")
 
 
 def _in_proc(address: str) -> str:

@@ -1,17 +1,21 @@
 """From the changes of a plan to the messages that carry them out, and from an errno back to words. PURE.
 
-Three facts of the kernel shape it (ip_vs_ctl.c, ip_vs_mh.c):
+Four facts of the kernel shape it (ip_vs_ctl.c, ip_vs_mh.c):
 - A destination is added at the head of its service's list, and the Maglev table is built in list order. So the order
-  is mended by taking rows out and adding them again, oldest first.
+  is mended by taking rows out and adding them again, oldest first (`lbnode.ipvs.order`).
 - The table is built with the last weight above 0, and a row added at 0 has none. So a row that is down is added with
   its table weight and set to 0 at once.
-- Between a row's removal and its return packets of its flows are dropped; both go in one group, side by side. The
-  scheduler is never switched for it: that refuses new flows meanwhile. (`expire_nodest_conn` must be 0, or flows move.)
+- Between a row's removal and its return packets of its flows are dropped; both go in one group, side by side. Under
+  traffic the scheduler is never switched for it: that refuses new flows meanwhile. (`expire_nodest_conn` must be 0, or
+  flows move.)
+- Every message about a destination builds the table anew, some 0.1 ms. A service without a scheduler has no table: so
+  where no client's packet comes, many destinations are added under scheduler `none`, and the last message says mh.
+  Going from `none` to mh costs no RCU grace period, as leaving any other scheduler does (ip_vs_edit_service).
 """
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from lbnode.errors import LbnodeError
 from lbnode.ipvs import codec, rows, timeouts
@@ -19,6 +23,9 @@ from lbnode.ipvs.codec import Command
 from lbnode.ipvs.netlink import Request
 from lbnode.plan import Change
 from lbnode.resources import Destination, IpvsTimeouts, ServiceKey, VirtualService
+
+NO_SCHEDULER = "none"
+"""A service may have no scheduler (ip_vs_ctl.c, since Linux 4.3; mh came with 4.18)."""
 
 _VERBS = {"create": "add", "update": "change", "delete": "delete"}
 _REASONS = {
@@ -49,38 +56,41 @@ def instead(change: Change) -> list[Request]:
     """What carries out a create when somebody else was faster (EEXIST)."""
     row = change.row
     if isinstance(row, VirtualService):
-        return [codec.service_request(Command.SET_SERVICE, rows.record_of_service(row))]
+        return [with_scheduler(row)]
     return _set(row, was=-1) if isinstance(row, Destination) else []
-
-
-def to_move(standing: Sequence[str], canonical: Sequence[str]) -> Sequence[str]:
-    """The destinations that must be taken out and added again, in that order, so that `standing` (oldest first)
-    becomes `canonical`: all but the longest run of the oldest that already stand in their order. What stands but is
-    not canonical does not count; what is canonical must stand."""
-    position = {address: index for index, address in enumerate(standing)}
-    last = -1
-    for index, address in enumerate(canonical):
-        if position[address] < last:
-            return canonical[index:]
-        last = position[address]
-    return ()
 
 
 def moves(
     key: ServiceKey,
     records: Mapping[str, codec.Destination],
-    canonical: Sequence[str],
+    moving: Iterable[str],
     table_weights: Mapping[str, int],
 ) -> list[list[Request]]:
-    """One group per destination to move. `records` are the kernel's, by address, oldest first; `table_weights` count
-    for destinations that stand at 0."""
+    """One group per destination to move, in that order. `records` are the kernel's, by name; `table_weights` count for
+    destinations that stand at 0."""
     service = rows.record_of_key(key)
     groups = []
-    for address in to_move(list(records), canonical):
-        record = records[address]
+    for name in moving:
+        record = records[name]
         delete = codec.destination_request(Command.DEL_DEST, service, record)
-        groups.append([delete, *_add(service, record, table_weights.get(address, 1))])
+        groups.append([delete, *_add(service, record, table_weights.get(name, 1))])
     return groups
+
+
+def without_scheduler(command: Command, row: VirtualService) -> Request:
+    """NEW_SERVICE or SET_SERVICE with no scheduler: no flow finds a destination, no message builds a table."""
+    return codec.service_request(command, rows.record_of_key(row.service)._replace(scheduler=NO_SCHEDULER))
+
+
+def anew(row: VirtualService) -> list[Request]:
+    """An empty service, made again without a scheduler."""
+    gone = codec.service_request(Command.DEL_SERVICE, rows.record_of_key(row.service))
+    return [gone, without_scheduler(Command.NEW_SERVICE, row)]
+
+
+def with_scheduler(row: VirtualService) -> Request:
+    """SET_SERVICE with all settings."""
+    return codec.service_request(Command.SET_SERVICE, rows.record_of_service(row))
 
 
 def error(change: Change, code: int) -> str:

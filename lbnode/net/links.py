@@ -25,7 +25,7 @@ from lbnode.plan import Change
 from lbnode.resources import LINK_PREFIX, Address, Link, Row
 
 VERBS = {"create": "make", "update": "change", "delete": "remove"}
-TUNNELS = ("ipip", "ip6tnl")
+MODULES = {"ip6tnl": "ip6_tunnel", "gre": "ip_gre", "ip6gre": "ip6_gre"}
 
 
 class LinkDriver:
@@ -60,7 +60,7 @@ def _is_ours(device: Device) -> bool:
 
 def _link(device: Device) -> Link:
     # A type that no desired row has is shown as it is, so that the diff repairs it.
-    return Link(device.name, cast("Any", device.kind), device.local, device.up)
+    return Link(device.name, cast("Any", device.kind), device.local, device.up, device.checksum)
 
 
 def _foreign(present: Sequence[Device], assigned: Sequence[Assigned], wanted: Sequence[Row]) -> list[str]:
@@ -146,11 +146,11 @@ def _link_error(change: Change, error: OSError) -> LbnodeError:
     link = cast("Link", change.row)
     what = f"cannot {VERBS[change.action]} {link.name}"
     if error.errno == errno.EOPNOTSUPP:
-        module = "ip6_tunnel" if link.type == "ip6tnl" else link.type
+        module = MODULES.get(link.type, link.type)
         return Missing(f"{what}: this kernel has no devices of type {link.type}: module {module} is missing")
     if error.errno in (errno.EPERM, errno.EACCES):
         return NotPermitted(f"{what}: that needs root (CAP_NET_ADMIN)")
-    if error.errno == errno.EEXIST and link.type in TUNNELS:
+    if error.errno == errno.EEXIST and link.type in devices.TUNNELS:
         other = f"another {link.type} tunnel has local {link.local or 'any'} remote any already"
         return LbnodeError(f"{what}: {other}")
     return LbnodeError(f"{what}: {error.strerror or error}")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from udpflows import SOURCE_PORTS, flows, lay_routes
 
 from lbnode.errors import NotPermitted
 from lbnode.ipvs import codec, rows
@@ -24,8 +25,6 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
 WEB = ServiceKey("198.51.100.1", "tcp", 80)
 WEB6 = ServiceKey("2001:db8:5::1", "tcp", 443)
-CLIENT = "203.0.113.1"
-SOURCE_PORTS = range(20000, 20300)
 
 
 @pytest.fixture
@@ -84,26 +83,7 @@ def newest_first() -> list[str]:
 
 @pytest.fixture
 def routes(netns: None) -> None:
-    """Where clients' packets come from and where tunnelled ones go: nowhere, but with a route."""
-    for command in (
-        ["address", "add", f"{CLIENT}/32", "dev", "lo"],
-        ["link", "add", "wire", "type", "dummy"],
-        ["link", "set", "wire", "up"],
-        ["address", "add", "192.0.2.254/24", "dev", "wire"],
-    ):
-        subprocess.run(["ip", *command], check=True)
-
-
-def flows(key: ServiceKey) -> dict[int, str]:
-    """Where the kernel sends each of 300 UDP flows to the service: source port -> destination."""
-    subprocess.run(["ip", "address", "replace", f"{key.vip}/32", "dev", "lo"], check=True)
-    for port in SOURCE_PORTS:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.bind((CLIENT, port))
-            client.sendto(b"?", (key.vip, key.port))
-    vip = socket.inet_aton(key.vip).hex().upper()
-    connections = [line.split() for line in Path("/proc/net/ip_vs_conn").read_text().splitlines()[1:]]
-    return {int(words[2], 16): socket.inet_ntoa(bytes.fromhex(words[5])) for words in connections if words[3] == vip}
+    lay_routes()
 
 
 def test_what_is_made_is_what_is_seen(driver: IpvsDriver) -> None:
@@ -134,18 +114,23 @@ def test_ipvsadm_sees_the_same(driver: IpvsDriver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("forwarding", "tunnel", "seen"),
+    ("settings", "seen"),
     [
-        ("route", "ipip", "-g -w 100"),
-        ("masquerade", "ipip", "-m -w 100"),
-        ("tunnel", "gre", "-i -w 100 --tun-type gre --tun-nocsum"),
-        ("tunnel", "gue", "-i -w 100 --tun-type gue --tun-port 6080 --tun-nocsum"),
+        ({"forwarding": "route"}, "-g -w 100"),
+        ({"forwarding": "masquerade"}, "-m -w 100"),
+        ({"tunnel": "gre"}, "-i -w 100 --tun-type gre --tun-nocsum"),
+        ({"tunnel": "gre", "tunnel_checksum": "full"}, "-i -w 100 --tun-type gre --tun-csum"),
+        ({"tunnel": "gue", "tunnel_port": 6080}, "-i -w 100 --tun-type gue --tun-port 6080 --tun-nocsum"),
+        (
+            {"tunnel": "gue", "tunnel_port": 7, "tunnel_checksum": "remote"},
+            "-i -w 100 --tun-type gue --tun-port 7 --tun-remcsum",
+        ),
     ],
 )
-def test_forwarding_is_set_and_mended(driver: IpvsDriver, forwarding: str, tunnel: str, seen: str) -> None:
+def test_forwarding_is_set_and_mended(driver: IpvsDriver, settings: dict[str, object], seen: str) -> None:
     """Made so; changed to ours; and changed back: each way one `~` of the destination."""
     usual = [VirtualService(WEB), Destination(WEB, "192.0.2.1", 100, 100)]
-    other = [VirtualService(WEB), replace(usual[1], forwarding=forwarding, tunnel=tunnel)]
+    other = [VirtualService(WEB), replace(usual[1], **settings)]
     converge(driver, other)
     assert ipvsadm("-Sn").splitlines()[1].endswith(f"-r 192.0.2.1:80 {seen}")
     for wanted, words in ((usual, "-i -w 100 --tun-type ipip"), (other, seen)):
@@ -160,7 +145,7 @@ def test_drift_is_mended(driver: IpvsDriver) -> None:
     ipvsadm("-e", "-t", "198.51.100.1:80", "-r", "192.0.2.2:80", "-i", "-w", "5")
     ipvsadm("-a", "-t", "198.51.100.1:80", "-r", "192.0.2.77:80", "-i")
     assert str(converge(driver, wanted)).splitlines() == [
-        "~ virtual-service 198.51.100.1:80/tcp flags persistent -> mh-fallback,mh-port",
+        f"~ virtual-service {WEB} flags persistent -> mh-fallback,mh-port persistence 60 s per /address -> none",
         "~ destination 198.51.100.1:80/tcp -> 192.0.2.2 weight 5 -> 100",
         "- destination 198.51.100.1:80/tcp -> 192.0.2.77",
         "impact 198.51.100.1:80/tcp: 67 % of new flows move, 31.4 % unavoidable",
@@ -182,8 +167,8 @@ def test_what_is_foreign_is_told_and_stays(driver: IpvsDriver) -> None:
     assert sorted(plan(driver, service(WEB, servers(2))).foreign) == [
         "198.51.100.9:80/tcp (rr, 2 destinations)",
         "[2001:db8:5::9]:53/udp (wlc, 0 destinations)",
-        "fwmark 7 (rr, 0 destinations)",
-        "fwmark 8 ipv6 (rr, 0 destinations)",
+        "fwmark 0x7 ipv4 (rr, 0 destinations)",
+        "fwmark 0x8 ipv6 (rr, 0 destinations)",
     ]
     converge(driver, [])
     assert sorted(ipvsadm("-Sn").splitlines()) == sorted(before)
@@ -191,11 +176,21 @@ def test_what_is_foreign_is_told_and_stays(driver: IpvsDriver) -> None:
 
 def test_a_destination_on_another_port_is_told_and_stays(driver: IpvsDriver) -> None:
     ipvsadm("-A", "-t", "198.51.100.1:80", "-s", "mh")
-    ipvsadm("-a", "-t", "198.51.100.1:80", "-r", "192.0.2.1:8080", "-m")
+    with GenericNetlink(codec.FAMILY) as link:
+        other = codec.Destination("192.0.2.1", 8080)
+        assert link.exchange([[codec.destination_request(Command.NEW_DEST, rows.record_of_key(WEB), other)]]) == [[0]]
     wanted = service(WEB, servers(2))
     assert plan(driver, wanted).foreign == ("198.51.100.1:80/tcp -> 192.0.2.1:8080 (not the service's port)",)
     converge(driver, wanted)
-    assert "-r 192.0.2.1:8080 -m" in ipvsadm("-Sn")
+    assert "-r 192.0.2.1:8080 -i" in ipvsadm("-Sn")
+
+
+def test_a_masquerading_destination_on_another_port_is_ours(driver: IpvsDriver) -> None:
+    wanted = service(WEB, servers(2))
+    converge(driver, wanted)
+    ipvsadm("-a", "-t", "198.51.100.1:80", "-r", "192.0.2.1:8080", "-m")
+    assert "- destination 198.51.100.1:80/tcp -> 192.0.2.1:8080" in str(converge(driver, wanted)).splitlines()
+    assert ":8080" not in ipvsadm("-Sn")
 
 
 def test_the_ledger_tells_what_is_ours(driver: IpvsDriver, tmp_path: Path) -> None:
@@ -376,7 +371,7 @@ def test_everything_a_service_can_hold_comes_back() -> None:
         codec.Service("198.51.100.1", 6, 80, "mh", flags=0x19, timeout=300, prefix=24),
         codec.Service("2001:db8:5::1", 17, 53, "wlc", flags=0x05, timeout=60, prefix=64, family=socket.AF_INET6),
         codec.Service("", 0, 0, "rr", fwmark=7),
-        codec.Service("", 0, 0, "sh", flags=0x10, fwmark=8, family=socket.AF_INET6),
+        codec.Service("", 0, 0, "sh", flags=0x10, fwmark=0xFFFFFFFF, family=socket.AF_INET6),
     ]
     records = [
         codec.Destination("192.0.2.1", 80, codec.Forwarding.TUNNEL, 7, 1000, 800, codec.Tunnel.GUE, 6081, 1),

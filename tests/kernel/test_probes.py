@@ -10,6 +10,7 @@ import asyncio
 import select
 import socket
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -209,7 +210,10 @@ def test_what_is_wrong_shows(site: Site, version: int) -> None:
 @pytest.mark.parametrize("version", [4, 6])
 def test_while_flows_of_a_server_are_ended_its_probes_are_refused(site: Site, version: int) -> None:
     asked = probe("s1", version)
-    address, mark = str(CLUSTER.nodes["s1"].address(version)), ("-f", str(asked.mark), *(("-6",) if version == 6 else ()))
+    address, mark = (
+        str(CLUSTER.nodes["s1"].address(version)),
+        ("-f", str(asked.mark), *(("-6",) if version == 6 else ())),
+    )
 
     def renew(_: object) -> None:
         subprocess.run(("ipvsadm", "-e", *mark, "-r", address, "-i", "-w", "1"), check=True)
@@ -233,20 +237,57 @@ def test_a_node_without_a_link_blames_nobody(site: Site, version: int) -> None:
     assert [found.ok for found in site.ask(*wanted)] == [None, None]
 
 
+def few_ports(site: Site) -> None:
+    site.nodes["l4"].call(lambda: Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40015"))
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_no_probe_takes_the_way_of_another(site: Site, version: int) -> None:
     """IPVS finds an entry by addresses and ports. With few ports, those of a server that does not answer would soon be
     drawn for one that does."""
     links.state(site.nodes["switch"], "lan.1", False)
-    site.nodes["l4"].call(lambda: Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40015"))
+    few_ports(site)
     found = site.ask(*[probe("s1", version), probe("s2", version)] * 25, timeout_s=0.2)
     assert not any(outcome.ok for outcome in found[0::2])
     assert Counter(outcome.detail for outcome in found[1::2]) == {"HTTP 200": 25}
     assert [state for state, _ in site.entries()].count("SYN_RECV") == 1
 
 
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize(("address", "source"), [("192.0.2.1", ""), ("2001:db8::1", ""), ("192.0.2.1", "127.0.0.1")])
+@pytest.mark.parametrize("kind", ["http", "tcp", "agent"])
+def test_a_node_without_a_route_blames_nobody(kind: Any, address: str, source: str) -> None:
+    async def scenario() -> Outcome:
+        async with Client() as client:
+            return await ask(Probe(kind, address, 80, source=source), 2, client)
+
+    assert asyncio.run(scenario()) == Outcome(None, "network is unreachable (ENETUNREACH)")
+
+
+WITHOUT_RIGHTS = """
+import asyncio, os
+from lbnode.health.probes import Client, ask
+from lbnode.health.state import Probe
+async def scenario():
+    async with Client() as client:
+        probes = Probe("tcp", "127.0.0.1", 1), Probe("tcp", "127.0.0.1", 1, mark=7)
+        return [await ask(probe, 5, client) for probe in probes]
+os.setuid(65534)
+print(*(outcome.detail for outcome in asyncio.run(scenario())), sep="\\n")
+"""
+
+
+@pytest.mark.usefixtures("netns")
+def test_without_rights_direct_probes_work_and_others_blame_nobody() -> None:
+    done = subprocess.run((sys.executable, "-c", WITHOUT_RIGHTS), check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["ECONNREFUSED", "a probe through a tunnel needs root (CAP_NET_ADMIN)"]
+
+
 def test_probes_leave_little_behind(site: Site) -> None:
+    """Few ports: each is soon used for another server, while IPVS still knows it."""
+    few_ports(site)
     for version in (4, 6):
-        assert all(outcome.ok for outcome in site.ask(*[probe("s1", version)] * 100))
+        found = site.ask(*[probe(server, version, body=server) for server in SERVERS] * 50)
+        assert Counter(outcome.detail for outcome in found) == {"HTTP 200 with its text": 100}
     assert {state for state, _ in site.entries()} == {"CLOSE"}
     assert max(left for _, left in site.entries()) <= 10

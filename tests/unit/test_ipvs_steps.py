@@ -3,6 +3,7 @@
 import errno
 import re
 import socket
+import sys
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbnode.errors import LbnodeError
-from lbnode.ipvs import codec, rows, steps
+from lbnode.ipvs import codec, order, rows, steps
 from lbnode.ipvs.codec import Command
 from lbnode.ipvs.netlink import Request, attributes
 from lbnode.plan import Change
@@ -56,10 +57,17 @@ def row(address: str, weight: int = 100, table_weight: int = 100) -> Destination
     return Destination(KEY, address, weight, table_weight)
 
 
-@given(st.permutations(ADDRESSES), st.permutations(ADDRESSES), st.sets(st.sampled_from(ADDRESSES)), st.integers(0, 8))
-def test_any_order_becomes_canonical(standing: list[str], canonical: list[str], down: set[str], wanted: int) -> None:
-    """Weights and slots stay; rows outside the order stay; each row is out for no longer than one message."""
-    canonical = canonical[:wanted]
+@given(
+    st.permutations(ADDRESSES),
+    st.permutations(ADDRESSES).flatmap(lambda names: st.integers(0, 8).map(lambda count: names[:count])),
+    st.sets(st.sampled_from(ADDRESSES)),
+    st.booleans(),
+)
+def test_any_order_becomes_canonical(
+    standing: list[str], canonical: list[str], down: set[str], all_of_them: bool
+) -> None:
+    """Weights and slots stay; rows outside the order stay; each row is out for no longer than one message. So it is
+    when all of them are moved, as while nothing is announced."""
     kernel = Kernel()
     for address in standing:
         kernel.run(steps.requests(Change(None, row(address, 0 if address in down else 100, 100))))
@@ -68,19 +76,12 @@ def test_any_order_becomes_canonical(standing: list[str], canonical: list[str], 
         address: rows.record_of_destination(row(address), kernel.newest_first[address][0])
         for address in kernel.oldest_first
     }
-    for group in steps.moves(KEY, records, canonical, dict.fromkeys(ADDRESSES, 100)):
+    moving = canonical if all_of_them else order.to_move(list(records), canonical)
+    for group in steps.moves(KEY, records, moving, dict.fromkeys(ADDRESSES, 100)):
         kernel.run(group)
         assert kernel.newest_first.keys() == before.keys()
     assert [address for address in kernel.oldest_first if address in canonical] == canonical
     assert kernel.newest_first == before
-
-
-@given(st.permutations(ADDRESSES))
-def test_what_stands_right_is_not_touched(canonical: list[str]) -> None:
-    assert steps.to_move(canonical, canonical) == ()
-    assert steps.to_move(canonical, canonical[2:5]) == ()
-    returned = [*canonical[:3], *canonical[4:], canonical[3]]
-    assert list(steps.to_move(returned, canonical)) == canonical[4:]
 
 
 def test_a_row_that_is_down_is_added_with_its_slots() -> None:
@@ -121,7 +122,8 @@ def test_a_create_that_comes_late_becomes_a_set() -> None:
 def test_service_flags_by_name() -> None:
     record = rows.record_of_service(VirtualService(KEY))
     assert (record.scheduler, record.flags) == ("mh", 0x18)
-    assert rows.record_of_service(VirtualService(KEY, "sh", ("sh-port", "persistent"))).flags == 0x11
+    sticky = rows.record_of_service(VirtualService(KEY, "sh", ("persistent", "sh-port"), 300, 24))
+    assert (sticky.flags, sticky.timeout, sticky.prefix) == (0x11, 300, 24)
     with pytest.raises(LbnodeError, match=re.escape("cannot use flag 'mh-port' with scheduler rr")):
         rows.record_of_service(VirtualService(KEY, "rr", ("mh-port",)))
 
@@ -164,17 +166,82 @@ def test_what_no_row_can_say_is_told_apart() -> None:
     assert rows.foreign_destination(KEY, local) == "198.51.100.1:80/tcp -> [2001:db8::7]:80 (forwarding method 1)"
 
 
+def test_only_masquerading_has_a_port_of_its_own() -> None:
+    mark = ServiceKey.of_mark(7, 6)
+    for key, own, other in ((KEY, 80, 8080), (mark, 0, 80)):
+        records = [codec.Destination(address, other, codec.Forwarding.MASQUERADE) for address in ("192.0.2.1", "::1")]
+        records += [codec.Destination("192.0.2.1", own, codec.Forwarding.MASQUERADE), codec.Destination("::2", other)]
+        *found, names = rows.rows_of(key, rows.record_of_key(key), records)[1:]
+        assert [(row.port, row.name) for row in found] == [
+            (0, "192.0.2.1"),
+            (other, f"[::1]:{other}"),
+            (other, f"192.0.2.1:{other}"),
+        ]
+        assert names == DestinationOrder(key, tuple(row.name for row in found))
+        assert [rows.name_of(key, item) for item in records[2::-1]] == list(names.names)
+        assert [rows.record_of_destination(row, row.weight) for row in found] == records[2::-1]
+
+
+keys = st.sampled_from([KEY, KEY._replace(vip="2001:db8::1"), ServiceKey.of_mark(9, 4), ServiceKey.of_mark(9, 6)])
+destinations = st.builds(
+    Destination,
+    keys,
+    st.sampled_from(["192.0.2.1", "2001:db8::7"]),
+    st.integers(0, 2**31 - 1),
+    forwarding=st.sampled_from(["tunnel", "route", "masquerade"]),
+    upper=st.integers(0, 2**31 - 1),
+    lower=st.integers(0, 2**31 - 1),
+)
+tunnels = st.one_of(
+    st.fixed_dictionaries({"tunnel": st.just("ipip")}),
+    st.fixed_dictionaries({"tunnel": st.just("gre"), "tunnel_checksum": st.sampled_from(["none", "full", "remote"])}),
+    st.fixed_dictionaries(
+        {
+            "tunnel": st.just("gue"),
+            "tunnel_port": st.integers(1, 65535),
+            "tunnel_checksum": st.sampled_from(["none", "full", "remote"]),
+        }
+    ),
+)
+
+
+@given(destinations, tunnels, st.integers(1, 65535))
+def test_a_row_is_what_its_record_says(found: Destination, tunnel: dict[str, object], port: int) -> None:
+    if found.forwarding == "tunnel":
+        found = replace(found, **tunnel)
+    if found.forwarding == "masquerade" and port != found.service.real_port:
+        found = replace(found, port=port)
+    record = rows.record_of_destination(found, found.weight)
+    assert rows.is_ours(found.service, record)
+    assert rows.destination(found.service, 0, record) == found
+    assert rows.name_of(found.service, record) == found.name
+    request = codec.destination_request(Command.NEW_DEST, rows.record_of_key(found.service), record)
+    assert codec.decode_destination(request.payload) == record
+    assert rows.key_of(codec.decode_service(_with_settings(request.payload))) == found.service
+
+
+def _with_settings(payload: bytes) -> bytes:
+    """The service's key of a request about a destination, as an answer about the service has it."""
+    record = rows.record_of_key(KEY)._replace(scheduler="rr")
+    whole = codec.service_request(Command.NEW_SERVICE, record).payload
+    settings = whole[len(codec.service_request(Command.DEL_SERVICE, record).payload) :]
+    key = payload[4 : int.from_bytes(payload[:2], sys.byteorder)]
+    return (4 + len(key) + len(settings)).to_bytes(2, sys.byteorder) + payload[2:4] + key + settings
+
+
+def test_checksums_of_two_kinds_at_once_are_mended() -> None:
+    record = codec.Destination("192.0.2.1", 80, tunnel=codec.Tunnel.GRE, tunnel_flags=3)
+    found = rows.destination(KEY, 0, record)
+    assert str(Change(found, replace(found, tunnel_checksum="full"))).endswith(
+        "forwarding tunnel gre checksum 0x3 -> tunnel gre checksum full"
+    )
+
+
 def test_a_foreign_service_takes_one_line() -> None:
-    service = codec.Service("198.51.100.9", 6, 80, "rr")
-    assert rows.foreign_service(service, 2) == "198.51.100.9:80/tcp (rr, 2 destinations)"
-    assert rows.foreign_service(service._replace(address="", fwmark=7), 1) == "fwmark 7 (rr, 1 destination)"
-    v6 = codec.Service("2001:db8::9", 6, 80, "rr", family=10)
-    assert rows.foreign_service(v6, 0) == "[2001:db8::9]:80/tcp (rr, 0 destinations)"
-
-
-def test_forwarding_other_than_ours_is_a_difference() -> None:
-    record = rows.record_of_destination(replace(row("192.0.2.1"), forwarding="route"), 100)
-    assert record.tunnel_port == 0
-    (found,) = (item for item in rows.rows_of(KEY, rows.record_of_key(KEY), [record]) if isinstance(item, Destination))
-    assert found != row("192.0.2.1")
-    assert found == replace(row("192.0.2.1"), forwarding="route")
+    record = rows.record_of_key(KEY)._replace(scheduler="rr")
+    assert rows.foreign_service(record, 2) == "198.51.100.1:80/tcp (rr, 2 destinations)"
+    assert rows.foreign_service(codec.Service("", 0, 0, "rr", fwmark=7), 1) == "fwmark 0x7 ipv4 (rr, 1 destination)"
+    six = codec.Service("", 0, 0, "rr", fwmark=7, family=socket.AF_INET6)
+    assert rows.foreign_service(six, 0) == "fwmark 0x7 ipv6 (rr, 0 destinations)"
+    other = codec.Service("198.51.100.1", 50, 0, "wlc")
+    assert rows.foreign_service(other, 1) == "198.51.100.1 protocol 50 port 0 (wlc, 1 destination)"
