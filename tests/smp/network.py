@@ -18,6 +18,7 @@ from traffic import PORT, Traffic, serve
 
 from lbnode.config.load import parse
 from lbnode.config.model import Cluster
+from lbnode.drivers import Observed, Result
 from lbnode.health.state import Health, Probe
 from lbnode.ipvs.driver import IpvsDriver
 from lbnode.lab import links
@@ -28,8 +29,9 @@ from lbnode.net.links import LinkDriver
 from lbnode.net.policy import PolicyDriver, ended
 from lbnode.net.sysctl import SysctlDriver
 from lbnode.paths import Paths
+from lbnode.plan import Change
 from lbnode.reconcile import run
-from lbnode.resources import DestinationOrder, Row, ServiceKey
+from lbnode.resources import Announcement, DestinationOrder, Row, ServiceKey
 from lbnode.roles import desired
 from lbnode.roles.inputs import Desired, Inputs
 from lbnode.roles.prober import Prober
@@ -61,20 +63,42 @@ def cluster_of(servers: Sequence[str]) -> Cluster:
     return parse(HEAD + "".join(lines))
 
 
+class Speaker:
+    """Announces what it is told to, to nobody. Tables of what is announced are changed as live ones."""
+
+    kinds: tuple[type[Row], ...] = (Announcement,)
+
+    def __init__(self) -> None:
+        self.rows: set[Row] = set()
+
+    def observe(self, wanted: Sequence[Row]) -> Observed:
+        return Observed(tuple(self.rows))
+
+    def apply(self, changes: Sequence[Change]) -> list[Result]:
+        for change in changes:
+            self.rows -= {change.old}
+            self.rows |= {change.new} - {None}
+        return [Result(change) for change in changes]
+
+
 @dataclass
 class Network:
-    """`cluster` and `health` are what the next pass goes by; `health` is by L4 node."""
+    """`cluster` and `health` are what the next pass goes by; `health` and `speakers` are by L4 node."""
 
     nodes: dict[str, Node]
     directory: Path
     traffic: Traffic
     cluster: Cluster = field(default_factory=lambda: cluster_of(AT_FIRST))
     health: dict[str, dict[Probe, Health]] = field(default_factory=lambda: {name: {} for name in L4})
+    speakers: dict[str, Speaker] = field(default_factory=lambda: {name: Speaker() for name in L4})
 
     def drivers(self, name: str) -> list[Any]:
         """Fresh ones, as after a start of the agent."""
-        ipvs = IpvsDriver(Paths(run=self.directory / name))
-        return [SysctlDriver(), LinkDriver(), PolicyDriver(ipvs.renew), ipvs]
+        ipvs = self.ipvs(name)
+        return [SysctlDriver(), LinkDriver(), PolicyDriver(ipvs.renew), ipvs, self.speakers[name]]
+
+    def ipvs(self, name: str) -> IpvsDriver:
+        return IpvsDriver(Paths(run=self.directory / name))
 
     def do_pass(self, name: str, cluster: Cluster | None = None, force: bool = False) -> list[str]:
         """One pass of an L4 node; what it did."""
@@ -93,7 +117,7 @@ class Network:
 
     def orders(self, name: str) -> dict[int, tuple[str, ...]]:
         """Each VIP's destinations as the kernel has them, oldest first."""
-        rows = self.nodes[name].call(lambda: self.drivers(name)[-1].observe([])).rows
+        rows = self.nodes[name].call(lambda: self.ipvs(name).observe([])).rows
         found = {row.service: row.names for row in rows if isinstance(row, DestinationOrder)}
         return {version: found[key] for version, key in KEYS.items()}
 
@@ -126,7 +150,7 @@ class Network:
 
 SILENCE = """
 table inet silence {
-    chain all {
+    chain everything {
         type filter hook prerouting priority -400;
         icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
         drop

@@ -6,6 +6,7 @@ second. What became of each is kept, with the kernel's count of retransmissions 
 """
 
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -143,11 +144,12 @@ class Clients:
         """Starts making calls, of each family in turn."""
 
         async def make() -> None:
-            for number in range(1 << 30):
+            begun = time.monotonic()
+            for number in itertools.count(1):
                 task = asyncio.create_task(self.make_call(4 if number % 2 else 6))
                 self.running.add(task)
                 task.add_done_callback(self.running.discard)
-                await asyncio.sleep(1 / per_second)
+                await asyncio.sleep(begun + number / per_second - time.monotonic())
 
         self.making = asyncio.create_task(make())
 
@@ -182,10 +184,6 @@ class Clients:
         ended = [seen for seen in self.calls if seen.outcome]
         self.calls = [seen for seen in self.calls if not seen.outcome]
         return [asdict(seen) for seen in ended]
-
-    async def do_waiting(self) -> int:
-        """How many calls have not ended."""
-        return len([seen for seen in self.calls if not seen.outcome])
 
     async def do_poke(self) -> None:
         """Every idle flow says a line."""
