@@ -25,7 +25,7 @@ from lbnode.health.monitor import Monitor, Pace
 from lbnode.health.state import Probe
 from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
-from lbnode.node import Identity, desired_state, drivers, groundwork, load_cluster, wanted_probes
+from lbnode.node import Decisions, Identity, drivers, groundwork, load_cluster, wanted_probes
 from lbnode.plan import Plan
 from lbnode.reconcile import Pass, ensure, run
 from lbnode.roles.inputs import Desired
@@ -49,6 +49,7 @@ class Agent:
         self._cluster: Cluster = load_cluster(identity)
         self._cluster_stamp = self._stamp()
         self._reading = files.read(identity.paths, identity.role)
+        self._decisions = Decisions(identity)
         self._desired = Desired()
         self._left = Plan()
         self._probes: tuple[Probe, ...] = ()
@@ -175,8 +176,8 @@ class Agent:
         began, before = time.time(), self._desired
         try:
             with exclusive(identity.paths.lock):
-                self._desired = desired_state(identity, self._cluster, self._reading.state, self._monitor.health)
-                done = run(self._desired, self._drivers)
+                self._desired = self._decisions.desired(self._cluster, self._reading.state, self._monitor.health)
+                done = run(self._desired, self._drivers, last=self._left)
         except LbnodeError as error:
             self._counts.add(None)
             self._tell("pass", str(error))

@@ -7,6 +7,7 @@ that it is reported and left alone rather than mistaken for ours.
 
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal, cast
 
 from lbnode.errors import LbnodeError
@@ -47,6 +48,7 @@ def key_of(service: codec.Service) -> ServiceKey | None:
     return ServiceKey(service.address, name, service.port) if name else None
 
 
+@lru_cache(maxsize=8192)
 def record_of_key(key: ServiceKey) -> codec.Service:
     """The record of a service with its key alone, as deletes and the rows under it need it."""
     family = socket.AF_INET6 if ":" in key.vip else socket.AF_INET
