@@ -43,6 +43,7 @@ bench: system venv
 docs: venv
 	$(BIN)/python -m lbnode.config.reference > docs/reference/cluster-file.md
 	$(BIN)/python -m lbnode.cli.reference > docs/reference/commands.md
+	$(BIN)/python -m lbnode.agent.metrics > docs/reference/metrics.md
 
 format: venv
 	$(BIN)/ruff format -q .

@@ -15,7 +15,9 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from lbnode.agent import control, events
+from lbnode.agent import control, events, pages
+from lbnode.agent.http import Site
+from lbnode.agent.metrics import DRIFT, Counts
 from lbnode.agent.systemd import notify
 from lbnode.config.model import Cluster
 from lbnode.errors import ConfigError, LbnodeError
@@ -23,7 +25,7 @@ from lbnode.health.monitor import Monitor, Pace
 from lbnode.health.state import Probe
 from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
-from lbnode.node import Decision, Identity, decide, drivers, groundwork, load_cluster, wanted_probes
+from lbnode.node import Decisions, Identity, drivers, groundwork, load_cluster, wanted_probes
 from lbnode.plan import Plan
 from lbnode.reconcile import Pass, ensure, run
 from lbnode.roles.inputs import Desired
@@ -45,18 +47,20 @@ class Agent:
         self._cluster: Cluster = load_cluster(identity)
         self._cluster_stamp = self._stamp()
         self._reading = files.read(identity.paths, identity.role)
-        self._decision: Decision | None = None
+        self._decisions = Decisions(identity)
         self._desired = Desired()
         self._left = Plan()
         self._probes: tuple[Probe, ...] = ()
         self._problems: dict[str, str] = {}
         self._recent: deque[dict[str, Any]] = deque(maxlen=100)
         self._last: dict[str, Any] = {}
+        self._counts = Counts()
         self._since = time.time()
         self._wake = asyncio.Event()
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
+        self._site = Site(identity.name, pages.of(lambda: (self.status(), self._cluster, self._desired)))
 
     async def run(self) -> None:
         """Until told to stop. Raises ConfigError when the cluster file is unusable at the start."""
@@ -79,6 +83,7 @@ class Agent:
                     await watching
                 for server in servers:
                     server.close()
+                await self._site.close()
                 await self._monitor.close()
                 identity.paths.agent_socket.unlink(missing_ok=True)
         log.info("agent ends; the data path stays as it is")
@@ -91,9 +96,11 @@ class Agent:
             "role": identity.role,
             "agent": {"pid": os.getpid(), "since": self._since},
             "admin": str(self._reading.state),
+            "admin_mode": str(self._reading.state.mode),
             "verdicts": [verdict.as_json() for verdict in self._desired.verdicts],
             "last_pass": self._last,
-            "problems": [f"{where}: {text}" for where, text in self._problems.items()],
+            "counts": dict(self._counts.__dict__),
+            "problems": [f"{where}: {text}" for where, text in dict(self._problems).items()],
             "recent": list(self._recent),
             "health": {probe.id: health.as_json() for probe, health in self._monitor.health.items()},
         }
@@ -109,7 +116,7 @@ class Agent:
         well = True
         while not self._stop.is_set():
             self._wake.clear()
-            causes, self._causes = self._causes or ["drift repaired" if well else "tried again"], []
+            causes, self._causes = self._causes or [DRIFT if well else "tried again"], []
             await self._follow_files()
             well = await asyncio.to_thread(self._pass, ", ".join(dict.fromkeys(causes)))
             notify("READY=1")
@@ -124,6 +131,7 @@ class Agent:
             self._cluster_stamp = stamp
             self._reload()
         self._admin()
+        self._tell("metrics", await self._site.follow(self._cluster))
         pace, probes = self._cluster.probe, wanted_probes(identity, self._cluster)
         if probes != self._probes:
             await asyncio.to_thread(self._prepare)
@@ -163,17 +171,22 @@ class Agent:
     def _pass(self, cause: str) -> bool:
         """One pass, in a thread. Whether all is well afterwards."""
         identity = self._identity
-        began = time.time()
+        began, before = time.time(), self._desired
         try:
             with exclusive(identity.paths.lock):
-                self._decision = decide(
-                    identity, self._cluster, self._reading.state, self._monitor.health, self._decision
-                )
-                self._desired = self._decision.desired
+                self._desired = self._decisions.desired(self._cluster, self._reading.state, self._monitor.health)
                 done = run(self._desired, self._drivers, last=self._left)
         except LbnodeError as error:
+            self._counts.add(cause, None)
             self._tell("pass", str(error))
             return False
+        if (
+            cause == DRIFT
+            and done.results
+            and (before.rows, self._left.waiting) != (self._desired.rows, done.left.waiting)
+        ):
+            cause = "time has come"  # for a step of a slow start, or for a destination that has left
+        self._counts.add(cause, done)
         self._left = done.left
         self._remember(cause, done)
         self._tell("pass", "; ".join(done.errors))
