@@ -9,7 +9,7 @@ BIN    := .venv/bin
 APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
 PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables \
-	qemu-system-x86 busybox-static
+	qemu-system-x86 busybox-static keepalived socat
 # A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).
 COMPILER := $(shell grep -qs amx_tile /proc/cpuinfo && ! command -v cc >/dev/null && echo gcc)
 MISSING   = $(shell for p in $(PROGRAMS) $(COMPILER); do \
@@ -63,7 +63,7 @@ system:
 		echo "installing: $$missing"; \
 		$(APT) update -q; \
 		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $$missing; \
-		if [ -d /run/systemd/system ]; then for unit in haproxy bird nginx; do case "$$missing" in *$$unit*) \
+		if [ -d /run/systemd/system ]; then for unit in haproxy bird keepalived nginx; do case "$$missing" in *$$unit*) \
 			$(subst apt-get,systemctl,$(APT)) disable --now $$unit;; esac; done; fi; \
 	fi
 
