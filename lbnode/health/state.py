@@ -55,7 +55,7 @@ class Outcome:
 @dataclass(frozen=True)
 class Health:
     """What is held to be true of one probe's target. `streak` counts the results in a row that speak against `up`,
-    `silences` those in a row to which nothing came back, no further than it takes to believe it (`silent`)."""
+    `silences` those in a row to which nothing came back, up to what it takes to believe it; `silent` says so."""
 
     up: bool | None = None
     reason: str = "not probed yet"

@@ -62,6 +62,11 @@ class Node:
         return self._machine
 
     @property
+    def namespaces(self) -> Mapping[int, int]:
+        """What a thread must enter to be in the node: flag of setns(2) -> descriptor. Mounts come last."""
+        return self.machine.namespaces
+
+    @property
     def holder(self) -> int:
         """The pid of the node's process 1, for nsenter(1) and /proc."""
         return self.machine.holder.pid
@@ -79,7 +84,7 @@ class Node:
                 libc.setns(descriptor, flag)
             return function()
 
-        namespaces = self.machine.namespaces
+        namespaces = self.namespaces
         return _in_thread(inside)
 
     def spawn(
@@ -151,7 +156,7 @@ class Node:
 
     def netns(self) -> int:
         """The node's network namespace as a descriptor, valid until the node is closed."""
-        return self.machine.namespaces[libc.CLONE_NEWNET]
+        return self.namespaces[libc.CLONE_NEWNET]
 
     def reaped(self, pid: int) -> None:
         """Says that a child made by `spawn` or `fork` was waited for: its pid may soon be someone else's."""

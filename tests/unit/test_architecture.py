@@ -29,6 +29,7 @@ PURE = [
     "doctor/packets.py",
     "doctor/programs.py",
     "doctor/rights.py",
+    "lab/account.py",
 ]
 IMPURE_MODULES = {
     "asyncio",

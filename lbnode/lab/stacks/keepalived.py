@@ -21,7 +21,8 @@ from lbnode.lab import ecmp
 from lbnode.lab.build import RUN, templates
 from lbnode.lab.errors import LabError
 from lbnode.lab.programs import EXABGP, HAPROXY, PATHS, in_python
-from lbnode.lab.scenarios.stage import PORT, Stage
+from lbnode.lab.scenarios.network import PORT
+from lbnode.lab.scenarios.stage import Stage
 from lbnode.lab.stacks import keepalived_files as files
 from lbnode.lab.stacks.keepalived_files import SLOW, Timers
 from lbnode.lab.supervisor import Program
