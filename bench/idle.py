@@ -41,7 +41,7 @@ def measure(rounds: int, _: Path) -> list[Figure]:
                 took.setdefault(name, []).append(value)
 
     def figure(text: str, ours: str, goal: float) -> Figure:
-        return Figure(f"{SIZE} stand: {text}", "ms", {OURS: took[ours], "ipvsadm": took["ipvsadm"]}, goal, "ipvsadm")
+        return Figure(f"{SIZE} stand: {text}", "ms", {OURS: took[ours], "ipvsadm": took["ipvsadm"]}, goal)
 
     return [
         figure("observe, the first time / `ipvsadm -Sn`", "first", 2),
