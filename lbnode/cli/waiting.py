@@ -40,12 +40,12 @@ def until_calm(watch: Watch, timeout_s: int | None) -> dict[str, object]:
         while True:
             left, now = watch.look(), time.monotonic()
             ended = calm.take(left, now)
-            text = f"{counted(left, watch.unit)} {watch.what}" if left else "none left"
+            text = f"{counted(left, watch.unit)} {watch.what}" if left else "none"
             if ended or (timeout_s is not None and now - began >= timeout_s):
                 text += "" if ended or left else ", but not for long enough"
                 waited = round(now - began)
                 return {"ended": ended, "left": left, "unit": watch.unit, "flows": text, "seconds": waited}
-            show(text if left else f"{text}; waiting whether it stays so")
+            show(text if left else "none; waiting whether it stays so")
             time.sleep(LOOK_S)
 
 

@@ -7,6 +7,8 @@ come to its virtual services. Of UDP and SCTP flows nothing is known on an L7 or
 """
 
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
@@ -19,8 +21,8 @@ Place = tuple[IPAddress, int]
 LISTINGS = ("tcp", "tcp6")
 LASTING = {"01", "04", "08", "09", "0B"}
 """ESTABLISHED, FIN_WAIT1, CLOSE_WAIT, LAST_ACK, CLOSING (include/net/tcp_states.h): something may still be said."""
-COUNTING_S = 2.0
-"""IPVS adds up what its processors have counted so often (net/netfilter/ipvs/ip_vs_est.c)."""
+WINDOW_S = 5.0
+"""IPVS adds up what its processors have counted every two seconds (net/netfilter/ipvs/ip_vs_est.c)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def watch(cluster: Cluster, name: str) -> Watch:
     """What to look at on that node. Raises LbnodeError, when it is used, where the kernel cannot be asked."""
     settled = 2 * (cluster.probe.interval_s + cluster.probe.timeout_s)  # until every L4 node has read the agent-check
     if cluster.nodes[name].role == "l4":
-        return Watch(Packets(services(cluster)).fresh, "packet", "have just come", max(settled, 5 * COUNTING_S))
+        return Watch(Packets(services(cluster)).fresh, "packet", f"in {WINDOW_S:g} seconds", max(settled, WINDOW_S))
     wanted = places(cluster, name)
     return Watch(lambda: connections(wanted), "connection", "left", settled)
 
@@ -99,15 +101,19 @@ def services(cluster: Cluster) -> set[ServiceKey]:
 
 
 class Packets:
-    """Tells how many packets came since it was asked last; the first answer is 1, for nothing is known then."""
+    """Tells how many packets came in the last WINDOW_S, as far as that is known."""
 
     def __init__(self, wanted: Collection[ServiceKey]) -> None:
         self._wanted = wanted
-        self._before: int | None = None
+        self._looks: deque[tuple[float, int]] = deque()
 
     def fresh(self) -> int:
         from lbnode.ipvs import counters
 
-        found = sum(counted.packets for key, counted in counters.read().items() if key in self._wanted)
-        before, self._before = self._before, found
-        return 1 if before is None else found - before
+        now = time.monotonic()
+        total = sum(counted.packets for key, counted in counters.read().items() if key in self._wanted)
+        self._looks.append((now, total))
+        while now - self._looks[0][0] > WINDOW_S:
+            self._looks.popleft()
+        # A service that was made anew has begun to count anew.
+        return max(0, total - min(self._looks[0][1], total))
