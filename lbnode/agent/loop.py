@@ -38,6 +38,8 @@ DRIFT = "drift repaired"
 """The cause of a pass that only the timer began."""
 RETRY_S = 1.0
 """After a pass that failed the next one comes this soon."""
+TOLD = 500
+"""So many changes of one pass are logged one by one: a large table that is made at once is some 100,000."""
 
 
 class Agent:
@@ -214,10 +216,12 @@ class Agent:
 
     def _remember(self, cause: str, done: Pass) -> None:
         """Tells what was done; what failed is told once, as a problem, however often it is tried again."""
-        for result in done.results:
-            if not result.error:
-                log.info("%s: %s", cause, result.change)
-                self._recent.append({"at": time.time(), "cause": cause, "change": str(result.change)})
+        made = [result.change for result in done.results if not result.error]
+        for change in made[:TOLD]:
+            log.info("%s: %s", cause, change)
+            self._recent.append({"at": time.time(), "cause": cause, "change": str(change)})
+        if len(made) > TOLD:
+            log.info("%s: and %d changes more", cause, len(made) - TOLD)
 
     def _tell(self, where: str, text: str) -> None:
         """Keeps a problem in status while it lasts; logs it when it comes, changes, and goes."""
