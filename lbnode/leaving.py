@@ -38,9 +38,9 @@ def linger(actual: Sequence[Row], wanted: Desired, busy: Mapping[Key, Busy]) -> 
         for row in wanted.rows
     ]
     held: defaultdict[ServiceKey, list[int]] = defaultdict(list)
-    for row in wanted.rows:
-        if isinstance(row, Destination) and row.service in names:
-            held[row.service].append(row.table_weight)
+    for other in wanted.rows:
+        if isinstance(other, Destination) and other.service in names:
+            held[other.service].append(other.table_weight)
     rows += [replace(row, weight=0, table_weight=row.weight or usual(held[row.service])) for row in staying]
     reasons = {row.key: _reason(busy[row.key], wanted.removal_s) for row in staying}
     lines = tuple(f"{row.title}: {reasons[row.key]}" for row in staying)
