@@ -8,8 +8,9 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN    := .venv/bin
 APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
-PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables \
-	qemu-system-x86 busybox-static keepalived socat
+PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables
+# Peers to compare with, and a second kernel to test on.
+test kernel-test smp-test lab-test bench: PROGRAMS += keepalived socat qemu-system-x86 busybox-static
 # A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).
 COMPILER := $(shell grep -qs amx_tile /proc/cpuinfo && ! command -v cc >/dev/null && echo gcc)
 MISSING   = $(shell for p in $(PROGRAMS) $(COMPILER); do \
@@ -36,7 +37,6 @@ smp-test: system venv
 lab-test: system venv
 	$(BIN)/pytest -v tests/lab
 
-bench: PROGRAMS += keepalived
 bench: system venv
 	$(BIN)/python -m bench
 

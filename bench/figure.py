@@ -14,15 +14,18 @@ OURS = "lbnode"
 
 @dataclass(frozen=True)
 class Figure:
-    """`values`: side -> one number per round, in `unit` (ms, MB, %). `against` is the side that `goal` speaks of, or ""
-    for a goal that is a bound: `goal` times faster than that side, or at most `goal` units. 0 is no goal."""
+    """`values`: side -> one number per round, in `unit` (ms, MB, %). `goal`: how many times faster lbnode is to be than
+    each of the others; or, where there are no others, how many units it may take at most. 0 is no goal."""
 
     what: str
     unit: str
     values: Mapping[str, list[float]] = field(default_factory=dict)
     goal: float = 0
-    against: str = ""
     where: str = "lab kernel"
+
+    @property
+    def others(self) -> list[str]:
+        return [side for side in self.values if side != OURS]
 
     def median(self, side: str) -> float:
         return median(self.values[side])
@@ -36,7 +39,9 @@ class Figure:
         """None without a goal."""
         if not self.goal:
             return None
-        return self.ratio(self.against) >= self.goal if self.against else self.median(OURS) <= self.goal
+        if not self.others:
+            return self.median(OURS) <= self.goal
+        return all(self.ratio(side) >= self.goal for side in self.others)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

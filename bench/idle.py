@@ -24,12 +24,13 @@ def measure(rounds: int, _: Path) -> list[Figure]:
 
     def inside() -> dict[str, float]:
         drivers = [IpvsDriver(site.PATHS)]
-        reconcile.run(desired, drivers).raise_if_failed()
-        fresh = [IpvsDriver(site.PATHS)]
+        done = reconcile.run(desired, drivers)
+        done.raise_if_failed()
+        fresh, wanted = IpvsDriver(site.PATHS), desired.of(IpvsDriver.kinds)
         return {
-            "first": clock.milliseconds(lambda: fresh[0].observe(desired.rows)),
-            "again": clock.milliseconds(lambda: fresh[0].observe(desired.rows)),
-            "plan": clock.milliseconds(lambda: reconcile.plan(desired, fresh)),
+            "first": clock.milliseconds(lambda: fresh.observe(wanted)),
+            "again": clock.milliseconds(lambda: fresh.observe(wanted)),
+            "plan": clock.milliseconds(lambda: reconcile.plan(desired, drivers, done.left)),
             "ipvsadm": clock.milliseconds(_save),
         }
 
@@ -40,7 +41,7 @@ def measure(rounds: int, _: Path) -> list[Figure]:
                 took.setdefault(name, []).append(value)
 
     def figure(text: str, ours: str, goal: float) -> Figure:
-        return Figure(f"{SIZE} stand: {text}", "ms", {OURS: took[ours], "ipvsadm": took["ipvsadm"]}, goal, "ipvsadm")
+        return Figure(f"{SIZE} stand: {text}", "ms", {OURS: took[ours], "ipvsadm": took["ipvsadm"]}, goal)
 
     return [
         figure("observe, the first time / `ipvsadm -Sn`", "first", 2),

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from bench import change, cold, idle, large, machine, start
+from lbnode.cli import collect_seldom
 
 QUESTIONS = {
     "cold": cold.measure,
@@ -23,6 +24,7 @@ QUESTIONS = {
 def main(arguments: list[str]) -> int:
     rounds, result, names = int(arguments[0]), Path(arguments[1]), arguments[2:] or list(QUESTIONS)
     found, seconds = [], {}
+    collect_seldom()  # as every lbnode process does
     with tempfile.TemporaryDirectory() as directory:
         for name in names:
             print(f"measuring {name} ...", file=sys.stderr, flush=True)

@@ -31,7 +31,7 @@ NOTES = """\
 def render(results: Mapping[str, Any]) -> str:
     """The page. `results` as `bench.__main__` writes them."""
     figures = [Figure.from_json(data) for data in results["figures"]]
-    peers = list(dict.fromkeys(side for figure in figures for side in figure.values if side != OURS))
+    peers = list(dict.fromkeys(side for figure in figures for side in figure.others))
     return "\n".join([HEAD, *_machine(results), "", *_table(figures, peers), "", NOTES])
 
 
@@ -68,7 +68,7 @@ def _beside(figure: Figure, peer: str) -> str:
 def _goal(figure: Figure) -> str:
     if not figure.goal:
         return ""
-    return f"{figure.goal:g}x {figure.against}" if figure.against else f"under {figure.goal:g} {figure.unit}"
+    return f"{figure.goal:g}x" if figure.others else f"under {figure.goal:g} {figure.unit}"
 
 
 def _number(value: float) -> str:

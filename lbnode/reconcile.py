@@ -6,7 +6,7 @@ is given new flows, on top of a failure that would hurt them (`_held_back`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby
 
 from lbnode.drivers import Driver, Observed, Result
 from lbnode.errors import ApplyFailed
@@ -47,7 +47,7 @@ def plan(desired: Desired, drivers: Sequence[Driver], last: Plan | None = None) 
     """The difference between what is and what should be, now. `last` is an earlier plan: where it found nothing to do,
     and both sides are what they were, it is the answer again, without another comparison of all rows."""
     seen = [driver.observe(desired.of(driver.kinds)) for driver in drivers]
-    rows = tuple(row for observed in seen for row in observed.rows)
+    rows = tuple(chain.from_iterable(observed.rows for observed in seen))
     foreign = tuple(sorted(_foreign(seen)))
     busy = {key: value for observed in seen for key, value in observed.busy.items()}
     wanted, waiting = linger(rows, desired, busy)

@@ -17,7 +17,7 @@ from typing import Any
 
 from lbnode.agent import control, events, pages
 from lbnode.agent.http import Site
-from lbnode.agent.metrics import DRIFT, Counts
+from lbnode.agent.metrics import Counts
 from lbnode.agent.systemd import notify
 from lbnode.config.model import Cluster
 from lbnode.errors import ConfigError, LbnodeError
@@ -34,8 +34,12 @@ log = logging.getLogger("lbnode")
 
 RESYNC_S = 5.0
 """Drift is found after at most this many seconds; the promise to operators is 10."""
+DRIFT = "drift repaired"
+"""The cause of a pass that only the timer began."""
 RETRY_S = 1.0
 """After a pass that failed the next one comes this soon."""
+TOLD = 500
+"""So many changes of one pass are logged one by one: a large table that is made at once is some 100,000."""
 
 
 class Agent:
@@ -177,16 +181,13 @@ class Agent:
                 self._desired = self._decisions.desired(self._cluster, self._reading.state, self._monitor.health)
                 done = run(self._desired, self._drivers, last=self._left)
         except LbnodeError as error:
-            self._counts.add(cause, None)
+            self._counts.add(None)
             self._tell("pass", str(error))
             return False
-        if (
-            cause == DRIFT
-            and done.results
-            and (before.rows, self._left.waiting) != (self._desired.rows, done.left.waiting)
-        ):
+        drift = self._drift(before, done)
+        if cause == DRIFT and not drift:
             cause = "time has come"  # for a step of a slow start, or for a destination that has left
-        self._counts.add(cause, done)
+        self._counts.add(done, drift)
         self._left = done.left
         self._remember(cause, done)
         self._tell("pass", "; ".join(done.errors))
@@ -200,12 +201,21 @@ class Agent:
         }
         return not done.errors
 
+    def _drift(self, before: Desired, done: Pass) -> int:
+        """How many of the changes that were made nobody had asked for: the same was wanted before, and was there."""
+        if not done.results or before.rows != self._desired.rows or self._left.waiting != done.left.waiting:
+            return 0
+        unfinished = {change.row.key for change in self._left.changes}
+        return sum(not result.error and result.change.row.key not in unfinished for result in done.results)
+
     def _remember(self, cause: str, done: Pass) -> None:
         """Tells what was done; what failed is told once, as a problem, however often it is tried again."""
-        for result in done.results:
-            if not result.error:
-                log.info("%s: %s", cause, result.change)
-                self._recent.append({"at": time.time(), "cause": cause, "change": str(result.change)})
+        made = [result.change for result in done.results if not result.error]
+        for change in made[:TOLD]:
+            log.info("%s: %s", cause, change)
+            self._recent.append({"at": time.time(), "cause": cause, "change": str(change)})
+        if len(made) > TOLD:
+            log.info("%s: and %d changes more", cause, len(made) - TOLD)
 
     def _tell(self, where: str, text: str) -> None:
         """Keeps a problem in status while it lasts; logs it when it comes, changes, and goes."""

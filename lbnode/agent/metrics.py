@@ -22,9 +22,6 @@ from lbnode.resources import Destination, Row, ServiceKey
 
 __all__ = ["CONTENT_TYPE_LATEST", "Counts", "Snapshot", "page", "text"]
 
-DRIFT = "drift repaired"
-"""The cause of a pass that only the timer began."""
-
 
 class Known(NamedTuple):
     """One metric. Counters have names that end in `_total`."""
@@ -81,16 +78,15 @@ class Counts:
     failed_changes: int = 0
     drift_repairs: int = 0
 
-    def add(self, cause: str, done: Pass | None) -> None:
-        """One more pass; None: it could not be carried through."""
+    def add(self, done: Pass | None, drift: int = 0) -> None:
+        """One more pass (None: it could not be carried through); `drift` of its changes nobody had asked for."""
         self.passes += 1
         self.failed_passes += done is None or bool(done.errors)
         results = done.results if done else ()
         failed = sum(bool(result.error) for result in results)
         self.failed_changes += failed
         self.changes += len(results) - failed
-        if cause == DRIFT:
-            self.drift_repairs += len(results) - failed
+        self.drift_repairs += drift
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def table(
     """One service, from the kernel's records."""
     usual = impact.usual(item.weight for item in newest_first)
     servers = [
-        Server(item.address, item.port, item.weight, item.weight or known.get(_name(key, item), usual))
+        Server(item.address, item.port, item.weight, item.weight or known.get(rows.name_of(key, item), usual))
         for item in reversed(newest_first)
     ]
     flags = next(row.flags for row in rows.rows_of(key, record, ()) if isinstance(row, VirtualService))
@@ -57,10 +57,6 @@ def table(
         "fingerprint": mark,
         "rows": [server._asdict() for server in servers],
     }
-
-
-def _name(key: ServiceKey, record: codec.Destination) -> str:
-    return Destination(key, record.address, 0, port=0 if record.port == key.real_port else record.port).name
 
 
 def _services(only: str) -> Iterator[tuple[ServiceKey, codec.Service, list[codec.Destination]]]:

@@ -70,16 +70,11 @@ def record_of_service(row: VirtualService) -> codec.Service:
 
 def record_of_destination(row: Destination, weight: int) -> codec.Destination:
     """With another weight than the row's, where the row is on its way there."""
-    plain = codec.Destination(
-        row.address, row.real_port, _FORWARDING_NUMBERS[row.forwarding], weight, row.upper, row.lower
-    )
+    settings = (row.address, row.real_port, _FORWARDING_NUMBERS[row.forwarding], weight, row.upper, row.lower)
     if row.forwarding != "tunnel":
-        return plain
-    return plain._replace(
-        tunnel=_TUNNEL_NUMBERS[row.tunnel],
-        tunnel_port=row.tunnel_port,
-        tunnel_flags=_CHECKSUM_NUMBERS[row.tunnel_checksum],
-    )
+        return codec.Destination(*settings)
+    checksum = _CHECKSUM_NUMBERS[row.tunnel_checksum]
+    return codec.Destination(*settings, _TUNNEL_NUMBERS[row.tunnel], row.tunnel_port, checksum)
 
 
 def is_ours(key: ServiceKey, record: codec.Destination) -> bool:

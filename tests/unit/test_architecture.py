@@ -11,6 +11,7 @@ PURE = [
     "plan.py",
     "maglev.py",
     "impact.py",
+    "explain.py",
     "roles/*.py",
     "health/state.py",
     "maintenance/state.py",

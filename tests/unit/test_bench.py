@@ -31,17 +31,17 @@ def test_results_name_no_host_and_no_path():
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "goal", "against", "reached"),
+    ("values", "goal", "reached"),
     [
-        ([9.0, 10.0, 50.0], [190.0, 200.0, 900.0], 20, "ipvsadm", True),
-        ([11.0], [200.0], 20, "ipvsadm", False),
-        ([11.0], [200.0], 0, "", None),
-        ([150.0, 250.0, 170.0], [1.0], 200, "", True),
-        ([250.0], [1.0], 200, "", False),
+        ({"lbnode": [9.0, 10.0, 50.0], "ipvsadm": [190.0, 200.0, 900.0], "keepalived": [201.0]}, 20, True),
+        ({"lbnode": [9.0, 10.0, 50.0], "ipvsadm": [190.0, 200.0, 900.0], "keepalived": [199.0]}, 20, False),
+        ({"lbnode": [11.0], "ipvsadm": [200.0]}, 0, None),
+        ({"lbnode": [150.0, 250.0, 170.0]}, 200, True),
+        ({"lbnode": [250.0]}, 200, False),
     ],
 )
-def test_a_goal_is_reached_by_medians(ours, theirs, goal, against, reached):
-    found = Figure("what", "ms", {"lbnode": ours, "ipvsadm": theirs}, goal, against)
+def test_a_goal_is_reached_by_medians_and_against_each_of_the_others(values, goal, reached):
+    found = Figure("what", "ms", values, goal)
     assert found.reached is reached
     assert Figure.from_json(json.loads(json.dumps(found.as_json()))) == found
 

@@ -133,10 +133,10 @@ def test_an_l7_node():
 def test_counts():
     counts = Counts()
     change = Change(None, Sysctl("net.ipv4.ip_forward", "1"))
-    counts.add("start", Pass(diff((), ()), (Result(change), Result(change, "no"))))
-    counts.add("drift repaired", Pass(diff((), ()), (Result(change),)))
-    counts.add("asked", None)
-    counts.add("drift repaired", Pass(diff((), ())))
+    counts.add(Pass(diff((), ()), (Result(change), Result(change, "no"))))
+    counts.add(Pass(diff((), ()), (Result(change),)), 1)
+    counts.add(None)
+    counts.add(Pass(diff((), ())))
     assert counts == Counts(passes=4, failed_passes=2, changes=2, failed_changes=1, drift_repairs=1)
 
 

@@ -193,8 +193,9 @@ EVENTS: tuple[Event, ...] = (
     Event("l4-cut", "L4 link cut", _l4_cut, _l4_mend),
     Event("l7-drained", "L7 drained", _l7_drain, _l7_ready, (MOVES, RETURN)),
     Event("l7-killed", "L7 killed", _l7_kill, _l7_revive),
-    Event("l7-added", "L7 added", _l7_add, _l7_as_before, (MOVES, RETURN), alone=True),
-    Event("l7-removed", "L7 removed", _l7_remove, _l7_as_before, (MOVES, RETURN), alone=True),
     Event("two-at-once", "L7 killed and L4 drained", _two_at_once, _both_back),
     Event("control", "control plane restarted, an L7 dead", _control_restarted, _l7_revive),
+    Event("l7-added", "L7 added", _l7_add, _l7_as_before, (MOVES, RETURN), alone=True),
+    Event("l7-removed", "L7 removed", _l7_remove, _l7_as_before, (MOVES, RETURN), alone=True),
 )
+"""Those that change who is there come last: what they leave in some tables for a while is none of the others' doing."""
