@@ -18,12 +18,12 @@ from typing import Any
 
 from echo import DEADLINE_S, ECHO, HEALTH, Flow, Servers
 
+from lbnode.agent import tables
 from lbnode.config.load import parse
 from lbnode.config.model import Cluster
 from lbnode.drivers import Observed, Result
 from lbnode.health.monitor import probe_once
 from lbnode.health.state import Health, Probe
-from lbnode.ipvs import live
 from lbnode.ipvs.driver import IpvsDriver
 from lbnode.lab import links
 from lbnode.lab.links import Port, Route
@@ -136,9 +136,9 @@ class Balancer:
 
     def weights(self, version: int) -> dict[str, int]:
         """What the kernel has, by address, oldest first."""
-        found = self.node.call(lambda: live.read(KEY[version]))
-        assert found is not None
-        return {record.address: record.weight for record in found.records}
+        name = str(KEY[version])
+        found = self.node.call(lambda: tables.read((), name))
+        return {row["address"]: row["weight"] for row in found[name]["rows"]}
 
     def setting(self, name: str) -> str:
         return self.node.call(lambda: Path("/proc/sys", *name.split(".")).read_text()).strip()
