@@ -11,10 +11,13 @@ from lbnode.plan import Change, diff
 from lbnode.resources import Address, Link, Row
 
 _SHOWN = 5
+_DROPPED = "IPv{} packets that the L4 nodes send through the tunnel are dropped"
 _LOST = {
     "dummy": "the VIPs that should stand on it are nobody's",
-    "ipip": "IPv4 packets that the L4 nodes send through the tunnel are dropped",
-    "ip6tnl": "IPv6 packets that the L4 nodes send through the tunnel are dropped",
+    "ipip": _DROPPED.format(4),
+    "ip6tnl": _DROPPED.format(6),
+    "gre": _DROPPED.format(4),
+    "ip6gre": _DROPPED.format(6),
 }
 
 
