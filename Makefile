@@ -8,8 +8,9 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN    := .venv/bin
 APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
-PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables \
-	qemu-system-x86 busybox-static
+PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables
+# Peers to compare with, and a second kernel to test on.
+test kernel-test smp-test lab-test bench: PROGRAMS += keepalived socat qemu-system-x86 busybox-static
 # A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).
 COMPILER := $(shell grep -qs amx_tile /proc/cpuinfo && ! command -v cc >/dev/null && echo gcc)
 MISSING   = $(shell for p in $(PROGRAMS) $(COMPILER); do \
@@ -37,11 +38,12 @@ lab-test: system venv
 	$(BIN)/pytest -v tests/lab
 
 bench: system venv
-	$(BIN)/lbnode lab kernel -- $(BIN)/python bench/ipvs.py
+	$(BIN)/python -m bench
 
 docs: venv
 	$(BIN)/python -m lbnode.config.reference > docs/reference/cluster-file.md
 	$(BIN)/python -m lbnode.cli.reference > docs/reference/commands.md
+	$(BIN)/python -m lbnode.agent.metrics > docs/reference/metrics.md
 
 format: venv
 	$(BIN)/ruff format -q .
@@ -61,7 +63,7 @@ system:
 		echo "installing: $$missing"; \
 		$(APT) update -q; \
 		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $$missing; \
-		if [ -d /run/systemd/system ]; then for unit in haproxy bird nginx; do case "$$missing" in *$$unit*) \
+		if [ -d /run/systemd/system ]; then for unit in haproxy bird keepalived nginx; do case "$$missing" in *$$unit*) \
 			$(subst apt-get,systemctl,$(APT)) disable --now $$unit;; esac; done; fi; \
 	fi
 

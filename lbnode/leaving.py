@@ -17,7 +17,9 @@ from lbnode.roles.inputs import Desired
 
 def linger(actual: Sequence[Row], wanted: Desired, busy: Mapping[Key, Busy]) -> tuple[Desired, tuple[str, ...]]:
     """What is wanted, and with it the rows that still have to stay; and a line for each of these."""
-    services = {row.service for row in wanted.rows if isinstance(row, VirtualService)} if busy else set()
+    if not busy:
+        return wanted, ()
+    services = {row.service for row in wanted.rows if isinstance(row, VirtualService)}
     staying = [row for row in actual if isinstance(row, Destination) and _stays(row, wanted, busy, services)]
     if not staying:
         return wanted, ()

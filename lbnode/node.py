@@ -1,7 +1,7 @@
 """One node: from its files to its desired state and its drivers. What `plan`, `apply` and the agent begin with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lbnode.config.load import load
 from lbnode.config.model import Cluster, Role
@@ -40,8 +40,13 @@ def load_cluster(identity: Identity) -> Cluster:
 
 
 def desired_state(identity: Identity, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Desired:
-    """What this node should look like now. It depends on what people and probes say, and, where that is not decided
-    afresh each time, on what the node does already."""
+    """What this node should look like now."""
+    return desired(identity.role, inputs_of(identity, cluster, admin, health))
+
+
+def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Inputs:
+    """All that it depends on: what people and probes say, and, where that is not decided afresh each time, what the
+    node does already."""
     version, ended, announced = (2, 6), frozenset[str](), frozenset[str]()
     if identity.role == "l7":
         from lbnode.haproxy.program import version as haproxy_version
@@ -53,10 +58,38 @@ def desired_state(identity: Identity, cluster: Cluster, admin: AdminState, healt
 
         ended, announced = policy.ended(), bgp.announced(identity.paths)
     templates = load_templates(identity.paths.templates)
-    return desired(
-        identity.role,
-        Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced),
-    )
+    return Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced)
+
+
+class Decisions:
+    """The desired state of one node, worked out anew only when something that it depends on has changed."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._inputs: Inputs | None = None
+        self._desired = Desired()
+
+    def desired(self, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Desired:
+        """As `desired_state`; the same value as long as nothing has changed."""
+        inputs = inputs_of(self._identity, cluster, admin, health)
+        if self._inputs is None or not same(inputs, self._inputs):
+            self._desired = desired(self._identity.role, inputs)
+            self._inputs = inputs
+        return self._desired
+
+
+def same(one: Inputs, other: Inputs) -> bool:
+    """Whether both lead to the same desired state. One cluster file is one object: it is not compared in depth."""
+    if one.cluster is not other.cluster or _starting(one) or _starting(other):
+        return False
+    return replace(one, cluster=other.cluster) == other
+
+
+def _starting(inputs: Inputs) -> bool:
+    """Whether a slow start is under way, in which weights change with time."""
+    longest = max((service.slow_start_s for service in inputs.cluster.services.values()), default=0)
+    backs = (health.back_for_s for health in inputs.health.values()) if longest else ()
+    return any(back is not None and back < longest for back in backs)
 
 
 def groundwork(identity: Identity, cluster: Cluster) -> Desired:

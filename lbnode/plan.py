@@ -4,7 +4,7 @@
 shown is what is done.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -140,20 +140,20 @@ def diff(
     `reasons` maps a row's key to the words that explain it. Two desired rows with one key are a bug in a role.
     """
     reasons = reasons or {}
+    actual, desired = tuple(actual), tuple(desired)
     have = {row.key: row for row in actual}
     want: dict[Key, Row] = {}
     for row in desired:
-        if want.setdefault(row.key, row) != row:
+        if (first := want.setdefault(row.key, row)) is not row and first != row:
             raise ValueError(f"two different rows are wanted for {row.key}")
     announced = {row.prefix.partition("/")[0] for row in have.values() if isinstance(row, Announcement)}
     changes = [
         _change(have.get(key), want.get(key), reasons.get(key, ""), announced)
-        for key in have.keys() | want.keys()
-        if have.get(key) != want.get(key) and not _order_follows(key, have, want)
+        for key in _differing(have, want)
+        if not _order_follows(key, have, want)
     ]
     ordered = tuple(sorted(changes, key=_when))
-    sides = tuple(have.values()), tuple(want.values())
-    return Plan(ordered, tuple(sorted(foreign)), tuple(_dangers(have, want)), *sides)
+    return Plan(ordered, tuple(sorted(foreign)), tuple(_dangers(have, want)), actual, desired)
 
 
 def _change(old: Row | None, new: Row | None, reason: str, announced: Collection[str]) -> Change:
@@ -163,6 +163,16 @@ def _change(old: Row | None, new: Row | None, reason: str, announced: Collection
     if isinstance(old, DestinationOrder) and isinstance(new, DestinationOrder):
         reason = reason or order.repair(old, new, quiet=quiet)
     return Change(old, new, reason, quiet)
+
+
+def _differing(have: Mapping[Key, Row], want: Mapping[Key, Row]) -> Iterator[Key]:
+    """In the order of `want`, which roles make sorted but for a little: so the sorting that follows is quick. Rows are
+    compared only where they are not the very same."""
+    for key, new in want.items():
+        old = have.get(key)
+        if old is not new and old != new:
+            yield key
+    yield from (key for key in have if key not in want)
 
 
 def _order_follows(key: Key, have: Mapping[Key, Row], want: Mapping[Key, Row]) -> bool:
@@ -185,13 +195,12 @@ def _quiet(row: Row, announced: Collection[str]) -> bool:
     return not announced if row.service.protocol == "fwmark" else row.service.vip not in announced
 
 
-def _when(change: Change) -> tuple[int, int, tuple[str, ...]]:
+def _when(change: Change) -> tuple[int, int, Key]:
     """What leaves first, withdrawals before all; then creates and updates up the ranks; then deletes down the ranks."""
-    rank = change.row.rank
-    name = tuple(str(part).rjust(6) if isinstance(part, int) else part for part in change.row.place)
-    if change.action != "delete":
-        return (1, rank, name)
-    return (0 if change.row.LEAVES_FIRST else 2, -rank, name)
+    row = change.row
+    if change.new is not None:
+        return (1, row.rank, row.place)
+    return (0 if row.LEAVES_FIRST else 2, -row.rank, row.place)
 
 
 def _for_clients(row: Row) -> bool:
@@ -207,7 +216,7 @@ def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row]) -> list[str]:
         if (VirtualService.KIND, *row.service) not in want:
             continue
         wanted = want.get(row.key)
-        staying = wanted.names if isinstance(wanted, DestinationOrder) else ()
+        staying = set(wanted.names) if isinstance(wanted, DestinationOrder) else set()
         gone = sum(name not in staying for name in row.names)
         if 2 * gone > len(row.names):
             dangers.append(f"{row.service} would lose {gone} of its {len(row.names)} destinations")

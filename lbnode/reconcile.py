@@ -6,7 +6,7 @@ is given new flows, on top of a failure that would hurt them (`_held_back`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby
 
 from lbnode.drivers import Driver, Observed, Result
 from lbnode.errors import ApplyFailed
@@ -43,18 +43,28 @@ class Pass:
         return {"plan": self.plan.as_json(), "results": results, "errors": self.errors}
 
 
-def plan(desired: Desired, drivers: Sequence[Driver]) -> Plan:
-    """The difference between what is and what should be, now."""
-    seen = [driver.observe(_rows_of(driver, desired.rows)) for driver in drivers]
-    rows = [row for observed in seen for row in observed.rows]
+def plan(desired: Desired, drivers: Sequence[Driver], last: Plan | None = None) -> Plan:
+    """The difference between what is and what should be, now. `last` is an earlier plan: where it found nothing to do,
+    and both sides are what they were, it is the answer again, without another comparison of all rows."""
+    seen = [driver.observe(desired.of(driver.kinds)) for driver in drivers]
+    rows = tuple(chain.from_iterable(observed.rows for observed in seen))
+    foreign = tuple(sorted(_foreign(seen)))
     busy = {key: value for observed in seen for key, value in observed.busy.items()}
     wanted, waiting = linger(rows, desired, busy)
-    return replace(diff(rows, wanted.rows, wanted.reasons, _foreign(seen)), waiting=waiting)
+    if last is not None and _same(last, rows, wanted.rows) and (last.foreign, last.waiting) == (foreign, waiting):
+        return last
+    return replace(diff(rows, wanted.rows, wanted.reasons, foreign), waiting=waiting)
 
 
-def run(desired: Desired, drivers: Sequence[Driver], *, force: bool = False) -> Pass:
-    """Makes it so. Raises UnsafePlan, with nothing changed, when the plan is dangerous and not forced."""
-    wanted = left = plan(desired, drivers)
+def _same(last: Plan, rows: tuple[Row, ...], wanted: tuple[Row, ...]) -> bool:
+    # Comparing tuples is quick where their items are the very same, as nearly all are that a driver has read again.
+    return not last.changes and last.desired is wanted and last.actual == rows
+
+
+def run(desired: Desired, drivers: Sequence[Driver], *, force: bool = False, last: Plan | None = None) -> Pass:
+    """Makes it so. `last` as in `plan`. Raises UnsafePlan, with nothing changed, when the plan is dangerous and not
+    forced."""
+    wanted = left = plan(desired, drivers, last)
     if not force:
         wanted.raise_if_unsafe()
     results: list[Result] = []
@@ -87,22 +97,30 @@ def apply(wanted: Plan, drivers: Sequence[Driver]) -> list[Result]:
     """Carries out the changes in their order, a run of one driver's changes at a time."""
     owner = {kind: driver for driver in drivers for kind in driver.kinds}
     results: list[Result] = []
+    failed: list[Result] = []
     for driver, run_of in groupby(wanted.changes, key=lambda change: owner[type(change.row)]):
         todo: list[Change] = []
         for change in run_of:
-            held = _held_back(change, results)
-            if held:
+            if held := _held_back(change, failed):
                 results.append(Result(change, held))
+                failed += _failed(results[-1:])
             else:
                 todo.append(change)
-        results += driver.apply(todo) if todo else []
+        done = driver.apply(todo) if todo else []
+        results += done
+        failed += _failed(done)
     return results
 
 
-def _held_back(change: Change, results: Sequence[Result]) -> str:
+def _failed(results: Sequence[Result]) -> list[Result]:
+    return [result for result in results if result.error and not isinstance(result.change.row, Running)]
+
+
+def _held_back(change: Change, failed: Sequence[Result]) -> str:
     """Why this change must wait, if it must: an announcement for all that is under it, a reload for its file, new
     flows for the end of the route that would refuse them."""
-    failed = [result for result in results if result.error and not isinstance(result.change.row, Running)]
+    if not failed:
+        return ""
     row = change.new
     if isinstance(change.row, Running):
         failed = [result for result in failed if isinstance(result.change.row, File)]
@@ -112,10 +130,6 @@ def _held_back(change: Change, results: Sequence[Result]) -> str:
     elif not isinstance(change.row, Announcement) or change.action == "delete":
         return ""
     return f"held back: {failed[0].change.row.KIND} {failed[0].change.row.title} failed" if failed else ""
-
-
-def _rows_of(driver: Driver, rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if isinstance(row, driver.kinds)]
 
 
 def _foreign(seen: Sequence[Observed]) -> list[str]:

@@ -15,7 +15,9 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from lbnode.agent import control, events
+from lbnode.agent import control, events, pages
+from lbnode.agent.http import Site
+from lbnode.agent.metrics import Counts
 from lbnode.agent.systemd import notify
 from lbnode.config.model import Cluster
 from lbnode.errors import ConfigError, LbnodeError
@@ -23,7 +25,7 @@ from lbnode.health.monitor import Monitor, Pace
 from lbnode.health.state import Probe
 from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
-from lbnode.node import Identity, desired_state, drivers, groundwork, load_cluster, wanted_probes
+from lbnode.node import Decisions, Identity, drivers, groundwork, load_cluster, wanted_probes
 from lbnode.plan import Plan
 from lbnode.reconcile import Pass, ensure, run
 from lbnode.roles.inputs import Desired
@@ -32,8 +34,12 @@ log = logging.getLogger("lbnode")
 
 RESYNC_S = 5.0
 """Drift is found after at most this many seconds; the promise to operators is 10."""
+DRIFT = "drift repaired"
+"""The cause of a pass that only the timer began."""
 RETRY_S = 1.0
 """After a pass that failed the next one comes this soon."""
+TOLD = 500
+"""So many changes of one pass are logged one by one: a large table that is made at once is some 100,000."""
 
 
 class Agent:
@@ -45,17 +51,20 @@ class Agent:
         self._cluster: Cluster = load_cluster(identity)
         self._cluster_stamp = self._stamp()
         self._reading = files.read(identity.paths, identity.role)
+        self._decisions = Decisions(identity)
         self._desired = Desired()
         self._left = Plan()
         self._probes: tuple[Probe, ...] = ()
         self._problems: dict[str, str] = {}
         self._recent: deque[dict[str, Any]] = deque(maxlen=100)
         self._last: dict[str, Any] = {}
+        self._counts = Counts()
         self._since = time.time()
         self._wake = asyncio.Event()
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
+        self._site = Site(identity.name, pages.of(lambda: (self.status(), self._cluster, self._desired)))
 
     async def run(self) -> None:
         """Until told to stop. Raises ConfigError when the cluster file is unusable at the start."""
@@ -78,6 +87,7 @@ class Agent:
                     await watching
                 for server in servers:
                     server.close()
+                await self._site.close()
                 await self._monitor.close()
                 identity.paths.agent_socket.unlink(missing_ok=True)
         log.info("agent ends; the data path stays as it is")
@@ -90,9 +100,11 @@ class Agent:
             "role": identity.role,
             "agent": {"pid": os.getpid(), "since": self._since},
             "admin": str(self._reading.state),
+            "admin_mode": str(self._reading.state.mode),
             "verdicts": [verdict.as_json() for verdict in self._desired.verdicts],
             "last_pass": self._last,
-            "problems": [f"{where}: {text}" for where, text in self._problems.items()],
+            "counts": dict(self._counts.__dict__),
+            "problems": [f"{where}: {text}" for where, text in dict(self._problems).items()],
             "recent": list(self._recent),
             "health": {probe.id: health.as_json() for probe, health in self._monitor.health.items()},
         }
@@ -108,7 +120,7 @@ class Agent:
         well = True
         while not self._stop.is_set():
             self._wake.clear()
-            causes, self._causes = self._causes or ["drift repaired" if well else "tried again"], []
+            causes, self._causes = self._causes or [DRIFT if well else "tried again"], []
             await self._follow_files()
             well = await asyncio.to_thread(self._pass, ", ".join(dict.fromkeys(causes)))
             notify("READY=1")
@@ -123,6 +135,7 @@ class Agent:
             self._cluster_stamp = stamp
             self._reload()
         self._admin()
+        self._tell("metrics", await self._site.follow(self._cluster))
         pace, probes = self._cluster.probe, wanted_probes(identity, self._cluster)
         if probes != self._probes:
             await asyncio.to_thread(self._prepare)
@@ -162,14 +175,19 @@ class Agent:
     def _pass(self, cause: str) -> bool:
         """One pass, in a thread. Whether all is well afterwards."""
         identity = self._identity
-        began = time.time()
+        began, before = time.time(), self._desired
         try:
             with exclusive(identity.paths.lock):
-                self._desired = desired_state(identity, self._cluster, self._reading.state, self._monitor.health)
-                done = run(self._desired, self._drivers)
+                self._desired = self._decisions.desired(self._cluster, self._reading.state, self._monitor.health)
+                done = run(self._desired, self._drivers, last=self._left)
         except LbnodeError as error:
+            self._counts.add(None)
             self._tell("pass", str(error))
             return False
+        drift = self._drift(before, done)
+        if cause == DRIFT and not drift:
+            cause = "time has come"  # for a step of a slow start, or for a destination that has left
+        self._counts.add(done, drift)
         self._left = done.left
         self._remember(cause, done)
         self._tell("pass", "; ".join(done.errors))
@@ -183,12 +201,21 @@ class Agent:
         }
         return not done.errors
 
+    def _drift(self, before: Desired, done: Pass) -> int:
+        """How many of the changes that were made nobody had asked for: the same was wanted before, and was there."""
+        if not done.results or before.rows != self._desired.rows or self._left.waiting != done.left.waiting:
+            return 0
+        unfinished = {change.row.key for change in self._left.changes}
+        return sum(not result.error and result.change.row.key not in unfinished for result in done.results)
+
     def _remember(self, cause: str, done: Pass) -> None:
         """Tells what was done; what failed is told once, as a problem, however often it is tried again."""
-        for result in done.results:
-            if not result.error:
-                log.info("%s: %s", cause, result.change)
-                self._recent.append({"at": time.time(), "cause": cause, "change": str(result.change)})
+        made = [result.change for result in done.results if not result.error]
+        for change in made[:TOLD]:
+            log.info("%s: %s", cause, change)
+            self._recent.append({"at": time.time(), "cause": cause, "change": str(change)})
+        if len(made) > TOLD:
+            log.info("%s: and %d changes more", cause, len(made) - TOLD)
 
     def _tell(self, where: str, text: str) -> None:
         """Keeps a problem in status while it lasts; logs it when it comes, changes, and goes."""

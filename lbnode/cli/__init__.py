@@ -3,6 +3,7 @@
 Nothing but data goes to stdout; progress, logs and errors go to stderr.
 """
 
+import gc
 import importlib
 import logging
 import sys
@@ -56,7 +57,14 @@ def lbnode() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command line and exits with its code (see docs/reference/exit-codes.md)."""
+    collect_seldom()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def collect_seldom() -> None:
+    """A pass makes some 100,000 small objects without a cycle among them, and looking for cycles at every 700 new ones,
+    as Python does by itself, takes a third of its time."""
+    gc.set_threshold(50_000, 20, 20)
 
 
 def run(arguments: list[str]) -> int:

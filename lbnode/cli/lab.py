@@ -3,14 +3,24 @@
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from lbnode.templates import share
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+STACKS = ("lbnode", "keepalived")
 scale_option = click.option("--scale", default="small", show_default=True, help="How large: a scale of the topology.")
+logs_option = click.option(
+    "--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep the nodes' logs here."
+)
+
+
+def stack_option(text: str, default: str = "") -> Callable[[Command], Command]:
+    return click.option("--stack", type=click.Choice(STACKS), default=default, show_default=bool(default), help=text)
 
 
 @click.group()
@@ -34,14 +44,45 @@ def list_topologies() -> int:
 @scale_option
 @click.option("--only", "steps", multiple=True, metavar="STEP", help="Run this step only (may be given several times).")
 @click.option("--rounds", type=click.IntRange(1, 100), help="How often measured steps are repeated.")
-@click.option("--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep the nodes' logs here.")
-def run(topology: str, scale: str, steps: Sequence[str], rounds: int | None, logs: Path | None) -> int:
+@logs_option
+@stack_option("Build tiers 2 and 3 with this stack and run the disruption experiment with it.")
+def run(topology: str, scale: str, steps: Sequence[str], rounds: int | None, logs: Path | None, stack: str) -> int:
     """Bring a topology up, prove what it claims, tear it down."""
-    folder = logs or Path(tempfile.mkdtemp(prefix="lbnode-lab-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    arguments = ["run", str(_folder(topology)), scale, str(folder.absolute())]
+    if stack:
+        if steps or rounds:
+            raise click.UsageError("--stack runs the disruption experiment: it takes neither --only nor --rounds")
+        return _disrupt(topology, scale, stack, (), logs)
+    folder = _work(logs)
+    arguments = ["run", str(_folder(topology)), scale, str(folder)]
     arguments += [f"--rounds={rounds}"] if rounds else []
     return _on_a_kernel([*arguments, *(f"--only={step}" for step in steps)], folder)
+
+
+@lab.command()
+@click.argument("topology")
+@scale_option
+@stack_option("What tiers 2 and 3 are built with.", "lbnode")
+@click.option("--flows", type=click.IntRange(1, 50000), help="How many flows each event meets.  [default: 2000]")
+@click.option("--event", "events", multiple=True, metavar="NAME", help="This event only (may be given several times).")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
+@logs_option
+def disruption(
+    topology: str,
+    scale: str,
+    stack: str,
+    flows: int | None,
+    events: Sequence[str],
+    json_file: Path | None,
+    logs: Path | None,
+) -> int:
+    """Break and drain machines under thousands of slow flows; account for each flow."""
+    folder = _work(logs)
+    options = [f"--flows={flows}"] if flows else []
+    status = _disrupt(topology, scale, stack, [*options, *(f"--event={name}" for name in events)], folder)
+    result = folder / f"disruption-{stack}.json"
+    if json_file and result.exists():
+        json_file.write_bytes(result.read_bytes())
+    return status
 
 
 @lab.command()
@@ -69,6 +110,17 @@ def execute(node: str, command: Sequence[str]) -> int:
 
 
 @lab.command()
+@click.option("--flows", type=click.IntRange(1, 50000), default=2000, show_default=True, help="How many flows.")
+@click.option("--for", "seconds", type=click.FloatRange(min=0.0), default=0.0, help="End after so many seconds.")
+def traffic(flows: int, seconds: float) -> int:
+    """Open thousands of slow flows in the lab that is up, and account for each in the end (^C)."""
+    from lbnode.lab import remote, session, spool
+
+    state = session.state_directory()
+    return remote.execute(state, spool.AROUND, [*_inside(), "traffic", str(state), str(flows), f"{seconds:g}"])
+
+
+@lab.command()
 def down() -> int:
     """End the lab that is up."""
     from lbnode.lab import session
@@ -92,6 +144,17 @@ def _folder(topology: str) -> Path:
     if not (folder / "topology.yaml").is_file():
         raise click.UsageError(f"no topology {topology!r}; `lbnode lab list` names them")
     return folder.absolute()
+
+
+def _work(logs: Path | None) -> Path:
+    folder = logs or Path(tempfile.mkdtemp(prefix="lbnode-lab-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.absolute()
+
+
+def _disrupt(topology: str, scale: str, stack: str, options: Sequence[str], logs: Path | None) -> int:
+    folder = _work(logs)
+    return _on_a_kernel(["disruption", str(_folder(topology)), scale, str(folder), stack, *options], folder)
 
 
 def _inside() -> list[str]:

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from lbnode.config.draft import DraftService
 from lbnode.config.words import Finding, repeated
 from lbnode.health.state import DIRECT_MARK
+from lbnode.resources import PROBE_MARKS, ServiceKey
 
 BY_TABLE = ("mh", "sh", "dh")
 """Schedulers that look a flow up in a table, which every change of a weight makes anew."""
-PROBE_MARKS = range(0x6C000000, 0x6D000000)
-"""By these IPVS on the L4 nodes knows the virtual services that only probes use."""
 
 
 def findings(service: DraftService) -> Iterator[Finding]:
@@ -90,7 +89,7 @@ def _limits(service: DraftService) -> Iterator[Finding]:
         elif again > most:
             message = f"resume_connections {again} is more than max_connections, {most}"
             yield Finding(ipvs.at("resume_connections"), message, "use at most that, or leave it out")
-    if mark and (mark in PROBE_MARKS or mark == DIRECT_MARK):
+    if mark and (mark == DIRECT_MARK or ServiceKey.of_mark(mark, 4).carries_probes):
         message = f"mark {mark} is one of those that lbnode's own probes carry"
-        hint = f"use another: not {DIRECT_MARK}, nor {PROBE_MARKS.start} to {PROBE_MARKS.stop - 1}"
+        hint = f"use another: not {DIRECT_MARK}, nor {PROBE_MARKS} to {PROBE_MARKS + 2**24 - 1}"
         yield Finding(ipvs.at("mark"), message, hint)

@@ -23,6 +23,7 @@ def findings(draft: Draft, suggestions: Suggestions) -> list[Finding]:
     found = list(addresses.findings(draft))
     found += _tiers(draft)
     found += _listeners(draft)
+    found += _asked(draft)
     found += _taken(draft)
     found += _marks(draft)
     for role in ("l7", "backend"):
@@ -70,6 +71,15 @@ def _listeners(draft: Draft) -> Iterator[Finding]:
             default = Cluster.model_fields[section].default.port
             place = other_section if port == default else section
             yield Finding((place, "port"), message, "choose another port for one of them")
+
+
+def _asked(draft: Draft) -> Iterator[Finding]:
+    """HAProxy answers for the health URI at VIPs too, on its port."""
+    for service in draft.services.values():
+        for path, port in service.ports:
+            if port == draft.health_port and service.through == "l7":
+                message = f"port {port} is the health URI's on VIPs through l7"
+                yield Finding(path, message, "choose another one for health", at_key=len(path) == len(service.path))
 
 
 def _serials(draft: Draft, role: str) -> Iterator[Finding]:

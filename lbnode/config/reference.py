@@ -121,7 +121,7 @@ A service's new flows are shared out by the 4,093 slots of the kernel's Maglev t
 - A firewall mark belongs to one service. 27746 and 1811939328 to 1828716543 are lbnode's own.
 - `allow` has a network of each family that the service has a VIP of; else nobody could reach that VIP.
 - The health URI, the agent-check and metrics listen on different ports. Services may use the same ports: their
-  addresses differ.
+  addresses differ; but not the health URI's, which HAProxy also answers at VIPs.
 - `timeout_s` of `probe` may exceed `interval_s`.
 
 `lbnode check` also warns, without refusing, of what works but is seldom meant: shares that stray from the weights,

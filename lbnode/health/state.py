@@ -55,7 +55,7 @@ class Outcome:
 @dataclass(frozen=True)
 class Health:
     """What is held to be true of one probe's target. `streak` counts the results in a row that speak against `up`,
-    `silences` those in a row to which nothing came back; `silent` says that these were enough to believe it."""
+    `silences` those in a row to which nothing came back, up to what it takes to believe it; `silent` says so."""
 
     up: bool | None = None
     reason: str = "not probed yet"
@@ -88,7 +88,7 @@ def step(before: Health, outcome: Outcome, rise: int, fall: int) -> Health:
     if outcome.ok is None:
         return replace(before, reason=f"cannot probe: {outcome.detail}")
     admin = outcome.admin if outcome.admin is not None else before.admin
-    silences = before.silences + 1 if outcome.silent else 0
+    silences = min(before.silences + 1, fall) if outcome.silent else 0
     silent = silences >= fall
     if outcome.ok == before.up or (outcome.ok and before.up is None):
         return Health(outcome.ok, outcome.detail, admin, 0, silences, silent)

@@ -20,6 +20,7 @@ from lbnode.plan import Change
 from lbnode.resources import Destination, DestinationOrder, Row, ServiceKey, VirtualService
 
 SCHEDULER = "mh"
+TOO_MANY = "the service would have {} destinations, and a Maglev table has {} slots"
 COLD_ROWS = 3
 """From so many rows on, an empty service gets its table at the end."""
 
@@ -174,8 +175,7 @@ def _refused(changes: Sequence[Change], known: Known) -> list[str]:
             total = totals[new.service] if service is None or service.scheduler == SCHEDULER else 0
         elif isinstance(old, VirtualService) and isinstance(new, VirtualService):
             total = known.counts[new.service] if old.scheduler != SCHEDULER == new.scheduler else 0
-        why = f"the service would have {total} destinations, and a Maglev table has {SLOTS} slots"
-        errors.append(f"{steps.cannot(change)}: {why}" if total > SLOTS else "")
+        errors.append(f"{steps.cannot(change)}: {TOO_MANY.format(total, SLOTS)}" if total > SLOTS else "")
     return errors
 
 
@@ -183,8 +183,8 @@ def _results(
     changes: Sequence[Change], errors: list[str], done: Iterable[tuple[_Step, Sequence[int]]], known: Known
 ) -> list[Result]:
     for step, codes in done:
-        code = next(filter(None, codes[step.tolerated :]), 0)
-        errors[step.owner] = errors[step.owner] or steps.error(step.said or changes[step.owner], code)
+        if code := next(filter(None, codes[step.tolerated :]), 0):
+            errors[step.owner] = errors[step.owner] or steps.error(step.said or changes[step.owner], code)
     for change, why in zip(changes, errors, strict=True):
         if not why:
             known.done(change)

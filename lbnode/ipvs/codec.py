@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -118,25 +119,13 @@ def service_request(command: Command, service: Service) -> Request:
 
 def destination_request(command: Command, service: Service, destination: Destination) -> Request:
     """NEW_DEST and SET_DEST with all settings; DEL_DEST with the key alone. Of `service` only the key counts."""
-    family, packed = _packed_address(destination.address)
-    port = destination.port.to_bytes(2, "big")
-    body = _DEST_KEY.pack(20, _D_ADDR, packed, 6, _D_PORT, port, 6, _D_FAMILY, family)
-    if command in (Command.NEW_DEST, Command.SET_DEST):
-        body += _DEST_SETTINGS.pack(
-            *(8, _D_FWD, destination.forwarding),
-            *(8, _D_WEIGHT, destination.weight),
-            *(8, _D_UPPER, destination.upper),
-            *(8, _D_LOWER, destination.lower),
-            *(5, _D_TUN_TYPE, destination.tunnel),
-            *(6, _D_TUN_PORT, destination.tunnel_port.to_bytes(2, "big")),
-            *(6, _D_TUN_FLAGS, destination.tunnel_flags),
-        )
-    return Request(command, _nest(_CMD_SERVICE, _service_key(service)) + _nest(_CMD_DEST, body))
+    whole = command in (Command.NEW_DEST, Command.SET_DEST)
+    return Request(command, _service_part(service) + _destination_part(destination, whole))
 
 
 def destinations_query(service: Service) -> Request:
     """For a dump of the service's destinations, which comes newest first."""
-    return Request(Command.GET_DEST, _nest(_CMD_SERVICE, _service_key(service)))
+    return Request(Command.GET_DEST, _service_part(service))
 
 
 def decode_service(payload: bytes) -> Service:
@@ -176,6 +165,32 @@ def decode_connections(payload: bytes) -> int:
         return sum(int.from_bytes(found[kind], sys.byteorder) for kind in (_D_ACTIVE, _D_INACTIVE, _D_PERSISTENT))
     except KeyError as missing:
         raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None
+
+
+# Remembered, because the same real servers stand under many services, and services have many of them.
+@lru_cache(maxsize=8192)
+def _service_part(service: Service) -> bytes:
+    """The attribute that names a service."""
+    return _nest(_CMD_SERVICE, _service_key(service))
+
+
+@lru_cache(maxsize=8192)
+def _destination_part(destination: Destination, whole: bool) -> bytes:
+    """The attribute of a destination, with its settings or with its key alone."""
+    family, packed = _packed_address(destination.address)
+    port = destination.port.to_bytes(2, "big")
+    body = _DEST_KEY.pack(20, _D_ADDR, packed, 6, _D_PORT, port, 6, _D_FAMILY, family)
+    if whole:
+        body += _DEST_SETTINGS.pack(
+            *(8, _D_FWD, destination.forwarding),
+            *(8, _D_WEIGHT, destination.weight),
+            *(8, _D_UPPER, destination.upper),
+            *(8, _D_LOWER, destination.lower),
+            *(5, _D_TUN_TYPE, destination.tunnel),
+            *(6, _D_TUN_PORT, destination.tunnel_port.to_bytes(2, "big")),
+            *(6, _D_TUN_FLAGS, destination.tunnel_flags),
+        )
+    return _nest(_CMD_DEST, body)
 
 
 def _service(found: dict[int, bytes]) -> Service:

@@ -12,16 +12,36 @@ import subprocess
 import time
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 from lbnode.drivers import Busy, Observed, Result
 from lbnode.errors import LbnodeError, Missing
 from lbnode.ipvs import batches, codec, live, removal, rows, steps, timeouts
 from lbnode.ipvs.batches import Known
 from lbnode.ipvs.ledger import Ledger
+from lbnode.ipvs.memory import Memory
 from lbnode.ipvs.netlink import GenericNetlink, Request
 from lbnode.paths import Paths
 from lbnode.plan import Change
 from lbnode.resources import Destination, DestinationOrder, IpvsTimeouts, Key, Row, ServiceKey, VirtualService
+
+
+class _Wanted(NamedTuple):
+    """The wanted rows, and what is asked of them in every pass: their services, what the destinations of each are
+    called, and whether time-outs are among them."""
+
+    rows: tuple[Row, ...]
+    services: frozenset[ServiceKey]
+    names: dict[ServiceKey, set[str]]
+    timeouts: bool
+
+    @classmethod
+    def of(cls, rows: tuple[Row, ...]) -> "_Wanted":
+        names: dict[ServiceKey, set[str]] = {}
+        for row in rows:
+            if isinstance(row, Destination):
+                names.setdefault(row.service, set()).add(row.name)
+        return cls(rows, frozenset(_services(rows)), names, any(isinstance(row, IpvsTimeouts) for row in rows))
 
 
 class IpvsDriver:
@@ -35,40 +55,45 @@ class IpvsDriver:
     def __init__(self, paths: Paths) -> None:
         self._ledger = Ledger(paths.ledger)
         self._known = Known()
-        self._ours: set[ServiceKey] = set()
+        self._ours: frozenset[ServiceKey] = frozenset()
         self._idle: set[Key] = set()
+        self._wanted = _Wanted.of(())
+        self._memory = Memory()
 
     def observe(self, wanted: Sequence[Row]) -> Observed:
         """Also notes what the kernel does not tell (table weights), or `apply` needs to know."""
-        self._ours = _services(wanted) | self._ledger.read()
+        if wanted is not self._wanted.rows:
+            self._wanted = _Wanted.of(tuple(wanted))  # of a tuple that is the tuple itself
+        self._ours = self._ledger.read() | self._wanted.services
         self._known = Known()
         self._idle = set()
-        names = _names(wanted)
+        self._memory.begin()
         found: list[Row] = []
         foreign = [problem] if (problem := self._ledger.problem()) else []
         connections: dict[Key, int] = {}
         with _open() as link:
-            if any(isinstance(row, IpvsTimeouts) for row in wanted):
+            if self._wanted.timeouts:
                 found.append(timeouts.decode(link.ask(timeouts.QUERY)))
             for payload in link.dump(Request(codec.Command.GET_SERVICE)):
-                service = codec.decode_service(payload)
+                service = self._memory.service(payload)
                 dump = link.dump(codec.destinations_query(service))
                 key = rows.key_of(service)
                 if key is None or key not in self._ours:
                     foreign.append(rows.foreign_service(service, len(dump)))
                     continue
-                records = [codec.decode_destination(item) for item in dump]
-                here = rows.rows_of(key, service, records)
-                self._known.saw(here, len(records))
-                found += here
-                foreign += [rows.foreign_destination(key, item) for item in records if not rows.is_ours(key, item)]
-                connections |= self._unwanted(key, records, dump, names.get(key, set()))
-        self._known.wants(wanted)
+                table = self._memory.table(key, service, self._memory.destinations(dump))
+                self._known.saw(table.rows[:1], len(dump))
+                found += table.rows
+                foreign += table.foreign
+                names = self._wanted.names.get(key, set())
+                if not table.names <= names:
+                    connections |= self._unwanted(key, table.records, dump, names)
         return Observed(tuple(found), tuple(foreign), self._busy(connections))
 
     def apply(self, changes: Sequence[Change]) -> list[Result]:
         """All of it in as few batches as its orders allow: an order is mended from the rows that then stand."""
         made = [change.new for change in changes if change.new is not None]
+        self._known.wants(self._wanted.rows)
         self._known.wants(made)
         results: list[Result] = []
         with _open() as link:
@@ -150,15 +175,6 @@ def _kind(change: Change) -> str:
 
 def _services(of: Iterable[Row]) -> set[ServiceKey]:
     return {row.service for row in of if isinstance(row, VirtualService | Destination | DestinationOrder)}
-
-
-def _names(wanted: Iterable[Row]) -> dict[ServiceKey, set[str]]:
-    """What each service's wanted destinations are called."""
-    found: dict[ServiceKey, set[str]] = {}
-    for row in wanted:
-        if isinstance(row, Destination):
-            found.setdefault(row.service, set()).add(row.name)
-    return found
 
 
 def _destinations(link: GenericNetlink, service: codec.Service) -> list[codec.Destination]:

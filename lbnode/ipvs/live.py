@@ -1,7 +1,4 @@
-"""One virtual service as the kernel has it now, whoever made it: all rows of its Maglev table, and the entry of a flow.
-
-The driver sees what rows can say and leaves the rest alone; to tell where a packet goes, the rest counts as well.
-"""
+"""Flows that this node knows: the entries of IPVS' connection table, which decide before any Maglev table does."""
 
 import socket
 import time
@@ -11,21 +8,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from lbnode.errors import NotPermitted
-from lbnode.ipvs import codec, rows
-from lbnode.ipvs.netlink import GenericNetlink, Request
-from lbnode.resources import Destination, Row, ServiceKey, VirtualService
+from lbnode.resources import Destination, ServiceKey
 
 CONNECTIONS = Path("/proc/thread-self/net/ip_vs_conn")
-
-
-@dataclass(frozen=True)
-class Live:
-    """`records` are all destinations, oldest first; `rows` is what lbnode can say of the service and them."""
-
-    scheduler: str
-    flags: tuple[str, ...]
-    records: tuple[codec.Destination, ...]
-    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -36,20 +21,6 @@ class Entry:
     port: int
     state: str
     expires_s: int
-
-
-def read(key: ServiceKey) -> Live | None:
-    """None when the kernel has no such service. Raises Missing without IPVS, NotPermitted without CAP_NET_ADMIN."""
-    with GenericNetlink(codec.FAMILY) as link:
-        for payload in link.dump(Request(codec.Command.GET_SERVICE)):
-            service = codec.decode_service(payload)
-            if rows.key_of(service) == key:
-                dump = link.dump(codec.destinations_query(service))
-                newest_first = [codec.decode_destination(item) for item in dump]
-                found = rows.rows_of(key, service, newest_first)
-                flags = next(row.flags for row in found if isinstance(row, VirtualService))
-                return Live(service.scheduler, flags, tuple(reversed(newest_first)), tuple(found))
-    return None
 
 
 def entry(key: ServiceKey, source: str, port: int) -> Entry | None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 from lbnode.errors import LbnodeError, Missing, NotPermitted
+from lbnode.ipvs.messages import BOTH, DUMP_INTERRUPTED, GENERIC, HEAD, Message, align, alike, messages
 
 BATCH_BYTES = 60_000
 """Beyond some 8 kB larger batches gain nothing; 64 kB fit any socket buffer."""
@@ -27,16 +28,12 @@ _ANSWER_SECONDS = 10
 
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 0x01, 0x04, 0x300
-_DUMP_INTERRUPTED = 0x10
 _DUMP_ATTEMPTS = 8
 
 _CONTROLLER, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 0x10, 3, 1, 2
 
-_MESSAGE = struct.Struct("=IHHII")
-_GENERIC = struct.Struct("=BBH")
 _ATTRIBUTE = struct.Struct("=HH")
 _CODE = struct.Struct("=i")
-_HEAD = _MESSAGE.size + _GENERIC.size
 
 
 class Request(NamedTuple):
@@ -44,20 +41,6 @@ class Request(NamedTuple):
 
     command: int
     payload: bytes = b""
-
-
-class Message(NamedTuple):
-    """One answer: netlink's type, flags and sequence number; `body` is all that follows the netlink header."""
-
-    type: int
-    flags: int
-    sequence: int
-    body: bytes
-
-
-def align(length: int) -> int:
-    """Netlink pads everything to four bytes."""
-    return (length + 3) & ~3
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -122,7 +105,7 @@ class GenericNetlink:
         message = next(self._answers(sequence, sequence))
         if message.type == _ERROR:
             self._raise_if(-_CODE.unpack_from(message.body)[0])
-        return message.body[_GENERIC.size :]
+        return message.body[GENERIC.size :]
 
     def dump(self, request: Request) -> list[bytes]:
         """All objects that match, each as its attributes. Starts over when they changed meanwhile (DUMP_INTR)."""
@@ -130,13 +113,19 @@ class GenericNetlink:
             sequence = self._next()
             self._write(_pack(self._family, _REQUEST | _DUMP, sequence, request))
             objects: list[bytes] = []
-            interrupted = False
-            for message in self._answers(sequence, sequence):
-                interrupted |= bool(message.flags & _DUMP_INTERRUPTED)
-                if message.type in (_ERROR, _DONE):
-                    self._raise_if(-_CODE.unpack_from(message.body)[0])
-                    break
-                objects.append(message.body[_GENERIC.size :])
+            interrupted = done = False
+            while not done:
+                data = self._receive()
+                if equal := alike(data, self._family, sequence):
+                    objects += equal
+                    continue
+                for message in messages(data, sequence, sequence):
+                    interrupted |= bool(message.flags & DUMP_INTERRUPTED)
+                    if message.type in (_ERROR, _DONE):
+                        self._raise_if(-_CODE.unpack_from(message.body)[0])
+                        done = True
+                        break
+                    objects.append(message.body[GENERIC.size :])
             if not interrupted:
                 return objects
         raise LbnodeError(f"cannot read {self._family_name}: it changed {_DUMP_ATTEMPTS} times while it was read")
@@ -163,7 +152,7 @@ class GenericNetlink:
             if code == errno.ENOENT:
                 raise Missing(f"cannot use {family}: the kernel has no such netlink family")
             self._raise_if(code)
-        return int.from_bytes(attributes(message.body[_GENERIC.size :])[_FAMILY_ID], sys.byteorder)
+        return int.from_bytes(attributes(message.body[GENERIC.size :])[_FAMILY_ID], sys.byteorder)
 
     def _send(self, requests: Sequence[Request]) -> list[int]:
         if not requests:
@@ -198,18 +187,16 @@ class GenericNetlink:
     def _answers(self, first: int, last: int) -> Iterator[Message]:
         """Messages that answer the given sequence numbers, without end: the caller knows which is the last."""
         while True:
-            try:
-                data = self._socket.recv(1 << 16)
-            except BlockingIOError as error:
-                raise LbnodeError(f"cannot read {self._family_name}: no answer in {_ANSWER_SECONDS} s") from error
-            except OSError as error:
-                raise LbnodeError(f"cannot read {self._family_name}: {error.strerror}") from error
-            at = 0
-            while at + _MESSAGE.size <= len(data):
-                length, kind, flags, sequence, _ = _MESSAGE.unpack_from(data, at)
-                if first <= sequence <= last:
-                    yield Message(kind, flags, sequence, data[at + _MESSAGE.size : at + length])
-                at += align(max(length, _MESSAGE.size))
+            yield from messages(self._receive(), first, last)
+
+    def _receive(self) -> bytes:
+        """What one system call gives: one or more messages."""
+        try:
+            return self._socket.recv(1 << 16)
+        except BlockingIOError as error:
+            raise LbnodeError(f"cannot read {self._family_name}: no answer in {_ANSWER_SECONDS} s") from error
+        except OSError as error:
+            raise LbnodeError(f"cannot read {self._family_name}: {error.strerror}") from error
 
     def _raise_if(self, code: int) -> None:
         if code == errno.EPERM:
@@ -221,15 +208,15 @@ class GenericNetlink:
 
 
 def _pack(family: int, flags: int, sequence: int, request: Request) -> bytes:
-    length = _HEAD + len(request.payload)
-    return _MESSAGE.pack(length, family, flags, sequence, 0) + _GENERIC.pack(request.command, 1, 0) + request.payload
+    length = HEAD + len(request.payload)
+    return BOTH.pack(length, family, flags, sequence, 0, request.command, 1, 0) + request.payload
 
 
 def _batches(groups: Sequence[Sequence[Request]]) -> Iterator[Sequence[Sequence[Request]]]:
     """Runs of whole groups of at most BATCH_BYTES; a larger group travels alone."""
     start, size = 0, 0
     for index, group in enumerate(groups):
-        length = sum(_HEAD + len(request.payload) for request in group)
+        length = sum([HEAD + len(request.payload) for request in group])
         if size and size + length > BATCH_BYTES:
             yield groups[start:index]
             start, size = index, 0

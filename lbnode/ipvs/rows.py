@@ -7,6 +7,7 @@ that it is reported and left alone rather than mistaken for ours.
 
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal, cast
 
 from lbnode.errors import LbnodeError
@@ -47,6 +48,7 @@ def key_of(service: codec.Service) -> ServiceKey | None:
     return ServiceKey(service.address, name, service.port) if name else None
 
 
+@lru_cache(maxsize=8192)
 def record_of_key(key: ServiceKey) -> codec.Service:
     """The record of a service with its key alone, as deletes and the rows under it need it."""
     family = socket.AF_INET6 if ":" in key.vip else socket.AF_INET
@@ -68,16 +70,11 @@ def record_of_service(row: VirtualService) -> codec.Service:
 
 def record_of_destination(row: Destination, weight: int) -> codec.Destination:
     """With another weight than the row's, where the row is on its way there."""
-    plain = codec.Destination(
-        row.address, row.real_port, _FORWARDING_NUMBERS[row.forwarding], weight, row.upper, row.lower
-    )
+    settings = (row.address, row.real_port, _FORWARDING_NUMBERS[row.forwarding], weight, row.upper, row.lower)
     if row.forwarding != "tunnel":
-        return plain
-    return plain._replace(
-        tunnel=_TUNNEL_NUMBERS[row.tunnel],
-        tunnel_port=row.tunnel_port,
-        tunnel_flags=_CHECKSUM_NUMBERS[row.tunnel_checksum],
-    )
+        return codec.Destination(*settings)
+    checksum = _CHECKSUM_NUMBERS[row.tunnel_checksum]
+    return codec.Destination(*settings, _TUNNEL_NUMBERS[row.tunnel], row.tunnel_port, checksum)
 
 
 def is_ours(key: ServiceKey, record: codec.Destination) -> bool:

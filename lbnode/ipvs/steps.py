@@ -116,9 +116,13 @@ def _service(change: Change, row: VirtualService) -> Request:
 
 def _add(service: codec.Service, record: codec.Destination, table_weight: int) -> list[Request]:
     """NEW_DEST; for one at weight 0, NEW_DEST with its table weight and SET_DEST to 0."""
-    held = record.weight or table_weight
-    added = [codec.destination_request(Command.NEW_DEST, service, record._replace(weight=held))]
-    return added if held == record.weight else [*added, codec.destination_request(Command.SET_DEST, service, record)]
+    if record.weight or not table_weight:
+        return [codec.destination_request(Command.NEW_DEST, service, record)]
+    held = record._replace(weight=table_weight)
+    return [
+        codec.destination_request(Command.NEW_DEST, service, held),
+        codec.destination_request(Command.SET_DEST, service, record),
+    ]
 
 
 def _set(row: Destination, was: int) -> list[Request]:

@@ -86,12 +86,17 @@ def lan(fabric: Node, name: str, ports: Iterable[Port]) -> None:
         netlink.link("add", ifname=checked(name), kind="bridge", index=bridge)
         netlink.link("set", index=bridge, state="up")
         for number, port in enumerate(members):
-            inner = _add_veth(netlink, f"{name[:11]}.{number}", port)
+            inner = _add_veth(netlink, end_in_bridge(name, number), port)
             netlink.link("set", index=inner, master=bridge, state="up")
 
     in_node(fabric, build)
     for port in members:
         in_node(port.node, partial(_bring_up, port=port))
+
+
+def end_in_bridge(lan_name: str, number: int) -> str:
+    """The bridge's end of the cable to the LAN's port of this number."""
+    return f"{lan_name[:11]}.{number}"
 
 
 def address(node: Node, device: str, *addresses: str) -> None:

@@ -11,6 +11,7 @@ enters it (`Node.call`). Sockets opened there stay in that node's network for go
 
 import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -62,6 +63,11 @@ class Node:
         return self._machine
 
     @property
+    def namespaces(self) -> Mapping[int, int]:
+        """What a thread must enter to be in the node: flag of setns(2) -> descriptor. Mounts come last."""
+        return self.machine.namespaces
+
+    @property
     def holder(self) -> int:
         """The pid of the node's process 1, for nsenter(1) and /proc."""
         return self.machine.holder.pid
@@ -79,7 +85,7 @@ class Node:
                 libc.setns(descriptor, flag)
             return function()
 
-        namespaces = self.machine.namespaces
+        namespaces = self.namespaces
         return _in_thread(inside)
 
     def spawn(
@@ -104,14 +110,18 @@ class Node:
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": Path.cwd(), "text": True, **options}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         check, given = settings.pop("check", False), settings.pop("input", None)
-        if given is not None:
-            settings["stdin"] = subprocess.PIPE
-        with self.call(lambda: program.start(argv, **pipes, **settings)) as process:
-            try:
-                out, errors = process.communicate(given, timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
+        # From a file: of a pipe, a program that is forked meanwhile would hold the other end open.
+        with tempfile.TemporaryFile("w+") as source:
+            if given is not None:
+                source.write(given)
+                source.seek(0)
+                settings["stdin"] = source
+            with self.call(lambda: program.start(argv, **pipes, **settings)) as process:
+                try:
+                    out, errors = process.communicate(timeout=timeout)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
         done = subprocess.CompletedProcess[str](argv, process.returncode, out, errors)
         if check:
             done.check_returncode()
@@ -151,7 +161,7 @@ class Node:
 
     def netns(self) -> int:
         """The node's network namespace as a descriptor, valid until the node is closed."""
-        return self.machine.namespaces[libc.CLONE_NEWNET]
+        return self.namespaces[libc.CLONE_NEWNET]
 
     def reaped(self, pid: int) -> None:
         """Says that a child made by `spawn` or `fork` was waited for: its pid may soon be someone else's."""

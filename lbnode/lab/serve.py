@@ -12,17 +12,35 @@ import struct
 import subprocess
 import termios
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from fcntl import ioctl
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from lbnode.lab import spool
+from lbnode.lab import program, spool
 from lbnode.lab.namespaces import Node
 from lbnode.lab.signals import Relay
 from lbnode.lab.spool import Numbered, Request
+
+
+class Place(Protocol):
+    """Where a command can run."""
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]: ...
+
+    def reaped(self, pid: int) -> None: ...
+
+
+class Around:
+    """Around the nodes, where the lab's own process is: from there all nodes can be entered."""
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        return program.start(argv, **options)
+
+    def reaped(self, pid: int) -> None:
+        """There is no list of them here."""
 
 
 class HasNodes(Protocol):
@@ -60,7 +78,7 @@ def _answer(nodes: Mapping[str, Node], directory: Path) -> None:
 
 
 def _execute(nodes: Mapping[str, Node], request: Request, directory: Path) -> int:
-    node = nodes.get(request.node)
+    node: Place | None = Around() if request.node == spool.AROUND else nodes.get(request.node)
     if node is None:
         text = f"lbnode lab: cannot find node {request.node}: there are {', '.join(nodes)}\n"
         spool.append(directory / "stderr", text.encode())
@@ -85,7 +103,7 @@ class _Command:
     outputs: dict[int, str]
 
 
-def _start_on_pipes(node: Node, request: Request) -> _Command:
+def _start_on_pipes(node: Place, request: Request) -> _Command:
     pipe = subprocess.PIPE
     process = node.popen(request.argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
     streams = [stream for stream in (process.stdin, process.stdout, process.stderr) if stream is not None]
@@ -95,7 +113,7 @@ def _start_on_pipes(node: Node, request: Request) -> _Command:
     return _Command(process, stdin, {stdout: "stdout", stderr: "stderr"})
 
 
-def _start_on_terminal(node: Node, request: Request) -> _Command:
+def _start_on_terminal(node: Place, request: Request) -> _Command:
     rows, columns = request.terminal or (24, 80)
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

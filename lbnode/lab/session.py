@@ -51,7 +51,7 @@ def up(state: Path, server: Sequence[str], deadline_s: float = UP_DEADLINE_S) ->
     """
     if is_up(state):
         raise LabError("cannot start a lab: one is up already (lbnode lab down)")
-    for name in ("ready", "stop", "requests", "log"):
+    for name in ("ready", "stop", "requests", "log", "lab.json"):
         path = state / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     (state / "requests").mkdir()

@@ -23,6 +23,8 @@ from typing import Self
 POLL_S = 0.02
 PIECE = 65536
 PIECES_AHEAD = 8
+AROUND = ""
+"""In place of a node's name: the command runs around the nodes, where they can all be entered."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lbnode.templates import Templates
 
-SIZES = (64 * 1024, 4 * 1024 * 1024)
-"""The files to download: one for many slow flows, one for counting what passes where."""
+SIZES = (4 * 1024, 16 * 1024, 64 * 1024, 4 * 1024 * 1024)
+"""The files to download: three for many slow flows, one for counting what passes where."""
 
 TEMPLATE = "web.conf.j2"
 PATTERN = bytes(range(251))

@@ -54,6 +54,15 @@ class Desired:
     reasons: Mapping[Key, str] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
     removal_s: int = 0
+    _of: dict[tuple[type[Row], ...], tuple[Row, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def of(self, kinds: tuple[type[Row], ...]) -> tuple[Row, ...]:
+        """The rows of some kinds; the very same tuple each time, by which a driver knows what it has seen before."""
+        if kinds not in self._of:
+            self._of[kinds] = tuple(row for row in self.rows if isinstance(row, kinds))
+        return self._of[kinds]
 
     @classmethod
     def merge(cls, parts: Iterable["Desired"]) -> "Desired":

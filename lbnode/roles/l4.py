@@ -37,6 +37,7 @@ from lbnode.resources import (
 from lbnode.roles import too_big
 from lbnode.roles.direct_return import VIP_LINK
 from lbnode.roles.inputs import Desired, Inputs, Verdict
+from lbnode.roles.places import Place, places
 from lbnode.roles.prober import FAMILIES, Prober, destination
 from lbnode.roles.serving import Servers, Serving, enough, mark, serving
 from lbnode.roles.targets import standing
@@ -140,17 +141,15 @@ def _service(inputs: Inputs, name: str, found: Found) -> Desired:
     service = inputs.cluster.services[name]
     rows: list[Row] = []
     reasons: dict[Key, str] = {}
+    known: dict[int, list[Place]] = {}
     for version, key in _tables(service):
-        rows.append(_virtual_service(service, key, version))
-        servers, now = found[name, version]
-        names = []
-        for serial, (server, (node, known)) in enumerate(servers.items(), start=1):
-            row = _destination(inputs, service, key, str(node.address(version)))
-            row = replace(row, weight=now.weights[server], table_weight=known.share(node.weight), serial=serial)
-            rows.append(row)
-            names.append(row.name)
-            reasons[row.key] = f"{known.reason}; {now.panic}" if now.panic else known.reason
-        rows.append(DestinationOrder(key, tuple(names)))
+        if version not in known:
+            known[version] = places(*found[name, version], version)
+        like = _destination(inputs, service, key)
+        made = [place.row(like) for place in known[version]]
+        rows += [_virtual_service(service, key, version), *made]
+        rows.append(DestinationOrder(key, tuple(row.name for row in made)))
+        reasons.update((row.key, place.reason) for row, place in zip(made, known[version], strict=True))
     rows += [rule for vip in service.vips for rule in _packet_rules(service, vip)]
     return Desired(tuple(rows), reasons)
 
@@ -179,11 +178,12 @@ def _virtual_service(service: Service, key: ServiceKey, version: Literal[4, 6]) 
     return VirtualService(key, ipvs.scheduler, tuple(sorted(flags)), ipvs.persistence_s or 0, prefix)
 
 
-def _destination(inputs: Inputs, service: Service, key: ServiceKey, address: str) -> Destination:
+def _destination(inputs: Inputs, service: Service, key: ServiceKey) -> Destination:
+    """A row with all that the service's settings say, without a real server."""
     ipvs = service.ipvs
     port = inputs.cluster.pools[service.pool].port if ipvs.forwarding == "masquerade" else 0
     lower = ipvs.resume_connections or ipvs.max_connections * 3 // 4
-    row = destination(key, service, address, 0, port)
+    row = destination(key, service, "", 0, port)
     return replace(row, upper=ipvs.max_connections, lower=lower) if ipvs.max_connections else row
 
 

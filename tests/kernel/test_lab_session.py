@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lbnode.lab import session
+from lbnode.lab import session, spool
 from lbnode.lab.errors import LabError
 
 pytestmark = pytest.mark.kernel
@@ -71,6 +71,12 @@ def test_what_cannot_be_run_is_named(state: Path) -> None:
     done = client(state, "r1", "no-such-program")
     assert done.returncode == 127
     assert b"no-such-program" in done.stderr
+
+
+def test_a_command_can_run_around_the_nodes(state: Path) -> None:
+    outside = client(state, spool.AROUND, "hostname")
+    assert (outside.returncode, outside.stderr) == (0, b"")
+    assert outside.stdout not in {b"r1\n", b"l4a\n"}
 
 
 def test_an_interrupt_reaches_the_command(state: Path) -> None:

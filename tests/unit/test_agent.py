@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from http.client import HTTPConnection
 
 import cluster
 import pytest
@@ -20,8 +21,8 @@ class RunningAgent:
 
     def __init__(self, etc, run):
         self.etc, self.options = etc, ["--node", "s1", "--etc-dir", str(etc), "--run-dir", str(run)]
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as other:
+            self.port, self.metrics = free.getsockname()[1], other.getsockname()[1]
         self.write(cluster.TEXT)
         self.log = (run.parent / "agent.log").open("w+")
         argv = [sys.executable, "-m", "lbnode", "agent", "--role", "backend", *self.options]
@@ -30,7 +31,7 @@ class RunningAgent:
     def write(self, text):
         fresh = self.etc / ".cluster.new"
         fresh.write_text(text.replace("through: backend", "").replace("pool: web, }", "pool: web}")
-                         + f"agent_check: {{port: {self.port}}}\n")  # fmt: skip
+                         + f"agent_check: {{port: {self.port}}}\nmetrics: {{port: {self.metrics}}}\n")  # fmt: skip
         fresh.replace(self.etc / "cluster.yaml")
 
     def lbnode(self, *words):
@@ -82,6 +83,20 @@ def test_maintenance_reaches_haproxy_and_status(agent):
     assert agent.answer().startswith("down ready 100%")
     agent.lbnode("ready")
     assert agent.answer() == "up ready 100%\n"
+
+
+def test_monitoring_is_told_what_status_says(agent):
+    def told(page="/metrics"):
+        asked = HTTPConnection("127.0.0.1", agent.metrics, timeout=10)
+        asked.request("GET", page)
+        return asked.getresponse().read().decode()
+
+    agent.until(lambda: "lbnode_in_service 1.0" in told())
+    agent.lbnode("drain")
+    agent.until(lambda: 'lbnode_admin_state{state="drain"} 1.0' in told())
+    assert "lbnode_in_service 0.0" in told()
+    assert json.loads(told("/tables")) == {"node": "s1", "announced": [], "tables": {}}
+    assert agent.status()["counts"]["failed_passes"] == 0
 
 
 def test_nonsense_in_the_maintenance_file_keeps_the_last_state_and_is_told(agent):

@@ -11,6 +11,7 @@ PURE = [
     "plan.py",
     "maglev.py",
     "impact.py",
+    "explain.py",
     "roles/*.py",
     "health/state.py",
     "maintenance/state.py",
@@ -29,6 +30,7 @@ PURE = [
     "doctor/packets.py",
     "doctor/programs.py",
     "doctor/rights.py",
+    "lab/account.py",
 ]
 IMPURE_MODULES = {
     "asyncio",

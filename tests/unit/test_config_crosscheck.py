@@ -36,7 +36,10 @@ NO_L4 = "no node has role l4 to take the services' packets (add a node with role
             ["14:41: VIP 2001:db8:2::1 is listed twice, line 14 (remove one)"],
         ),
         ([("pool: web", "pool: web\n    ports: [80, 80]")], ["16:17: port 80 is listed twice, line 16 (remove one)"]),
-        ([("pool: web", "pool: web\n    ports: [5580, 5555]")], []),
+        (
+            [("pool: web", "pool: web\n    ports: [5580, 5555]")],
+            ["16:13: port 5580 is the health URI's on VIPs through l7 (choose another one for health)"],
+        ),
         # Pools.
         ([("pool: web", "pool: wbe")], ["15:11: there is no pool 'wbe' (did you mean 'web'?)"]),
         ([("pool: web", "pool: mail")], ["15:11: there is no pool 'mail' (define it under pools)"]),

@@ -14,6 +14,7 @@ from lbnode.resources import (
     File,
     Link,
     LocalRoute,
+    Row,
     Rule,
     Running,
     ServiceKey,
@@ -41,6 +42,11 @@ rows = st.one_of(
     ),
 )
 states = st.lists(rows, max_size=12, unique_by=lambda row: row.key)
+
+
+@given(rows)
+def test_a_key_that_is_written_out_is_the_usual_one(row):
+    assert row.key == Row.key.fget(row)
 
 
 @given(states)

@@ -1,6 +1,8 @@
 """The pass, on drivers that keep their rows in a dict."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lbnode.drivers import Observed, Result
 from lbnode.errors import ApplyFailed, UnsafePlan
@@ -140,3 +142,39 @@ def test_a_dangerous_plan_changes_nothing_unless_forced():
     assert len(drivers[3].rows) == 3
     run(Desired(), drivers, force=True)
     assert VirtualService(WEB) not in drivers[3].rows.values()
+
+
+weights = st.dictionaries(st.sampled_from(["192.0.2.1", "192.0.2.2", "192.0.2.3"]), st.integers(0, 2))
+happenings = st.lists(
+    st.tuples(st.sampled_from(["nothing", "drift", "decision", "foreign"]), weights), min_size=1, max_size=6
+)
+
+
+def table(of):
+    rows = [VirtualService(WEB), DestinationOrder(WEB, tuple(of))]
+    return tuple(rows + [Destination(WEB, address, weight) for address, weight in of.items()])
+
+
+@given(happenings)
+def test_an_earlier_plan_changes_no_answer(things):
+    """Whatever happens between the passes: somebody changes the kernel's rows, other ones are wanted, or nothing."""
+    ipvs = FakeDriver(VirtualService, Destination, DestinationOrder)
+    desired, last = Desired(table({"192.0.2.1": 1})), None
+    for what, of in things:
+        if what == "drift":
+            ipvs.rows = {row.key: row for row in table(of)}
+        elif what == "decision":
+            desired = Desired(table(of))
+        elif what == "foreign":
+            ipvs.foreign = tuple(of)
+        afresh = plan(desired, [ipvs])
+        again = plan(desired, [ipvs], last)
+        assert (again, again.actual, again.desired) == (afresh, afresh.actual, afresh.desired)
+        last = run(desired, [ipvs], force=True, last=last).left
+        assert not last
+
+
+def test_a_pass_in_which_nothing_happens_compares_nothing():
+    drivers = l4_drivers()
+    left = run(DESIRED, drivers).left
+    assert run(DESIRED, drivers, last=left).left is left

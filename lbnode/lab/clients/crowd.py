@@ -3,6 +3,7 @@
 crowd = Crowd(node, log)
 crowd.spread(["198.51.100.1"], sources, 4)          # who answered
 crowd.start("calm", flows)                          # returns once every flow has begun
+crowd.meet("calm")                                  # returns once every flow has met what is there now
 crowd.finish("calm")                                # what became of each
 """
 
@@ -17,11 +18,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lbnode.lab.account import FlowReport
 from lbnode.lab.clients import worker
+from lbnode.lab.clients.http import PATIENCE_S
 from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
 
 ORDER_TIMEOUT_S = 120.0
+MET_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -40,18 +44,17 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class FlowReport:
-    """What became of one flow. `port` is the client's; `moved` counts bytes; `broken` is empty while all is well."""
+class Count:
+    """How a group of flows is doing; `moved` counts bytes, `failures` short requests. `stalled`: flows that have ever
+    stood still for over 1 s; `stalling`: those that do now."""
 
-    kind: str
-    source: str
-    port: int
-    vip: str
-    backend: str
+    flows: int
+    broken: int
     moved: int
     rounds: int
-    broken: str
-    ended: bool
+    failures: int
+    stalled: int
+    stalling: int
     stall_s: float
 
 
@@ -85,18 +88,35 @@ class Crowd:
         replies = self.ask([pair for pair in pairs(vips, sources) for _ in range(each)])
         return Counter(reply.backend or reply.problem for reply in replies)
 
-    def start(self, group: str, flows: Sequence[tuple[str, str, str]], tick_s: float = 1.0) -> list[FlowReport]:
-        """Starts flows of (kind, source, VIP); returns once all have begun. Kinds: download, upload, requests."""
-        answer = self._order(do="start", group=group, flows=[list(flow) for flow in flows], tick_s=tick_s)
-        return [FlowReport(**row) for row in answer]
+    def start(
+        self, group: str, flows: Sequence[tuple[str, str, str]], tick_s: float = 1.0, patience_s: float = PATIENCE_S
+    ) -> list[FlowReport]:
+        """Starts flows of (kind, source, VIP); returns once all have begun.
+
+        Kinds: download, upload, requests (on one connection), short (each on its own). A flow that stands still for
+        longer than `patience_s` is broken.
+        """
+        rows = [list(flow) for flow in flows]
+        return _reports(self._order(do="start", group=group, flows=rows, tick_s=tick_s, patience_s=patience_s))
 
     def look(self, group: str) -> list[FlowReport]:
         """The flows of a group as they are now."""
-        return [FlowReport(**row) for row in self._order(do="look", group=group)]
+        return _reports(self._order(do="look", group=group))
+
+    def count(self, group: str) -> Count:
+        return Count(**self._order(do="count", group=group))
+
+    def meet(self, group: str, but: Sequence[int] = (), deadline_s: float = MET_S) -> int:
+        """Hurries the flows of a group until each is broken, or has had an answer to something that it sent after now:
+        whatever is different since a moment ago, all have met it. Returns how many have not.
+
+        `but` are places in the group: flows that are not waited for.
+        """
+        return int(self._order(do="meet", group=group, but=list(but), deadline_s=deadline_s))
 
     def finish(self, group: str, deadline_s: float = 60.0) -> list[FlowReport]:
         """Lets the flows of a group complete what they are at, at full speed, and reports on every one."""
-        return [FlowReport(**row) for row in self._order(do="finish", group=group, deadline_s=deadline_s)]
+        return _reports(self._order(do="finish", group=group, deadline_s=deadline_s))
 
     def _order(self, **order: Any) -> Any:
         self._socket.sendall(json.dumps(order).encode() + b"\n")
@@ -133,6 +153,10 @@ def mix(count: int, kinds: Sequence[str], vips: Sequence[str], sources: Sequence
     chosen = itertools.islice(itertools.cycle(itertools.product(vips, kinds)), count)
     near = {vip: [source for source, _ in pairs([vip], sources)] for vip in vips}
     return [(kind, chance.choice(near[vip]), vip) for vip, kind in chosen]
+
+
+def _reports(rows: Sequence[Any]) -> list[FlowReport]:
+    return [FlowReport(**{**row, "failures": tuple(map(tuple, row["failures"]))}) for row in rows]
 
 
 def _reply(source: str, vip: str, answer: Any) -> Reply:

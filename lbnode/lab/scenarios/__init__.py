@@ -8,25 +8,53 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lbnode.lab.errors import LabError
+
 
 def run(folder: Path, scale: str, work: Path, options: Sequence[str] = ()) -> int:
     """Runs the scenario of one topology; returns the exit status, after saying what was expected and where to look.
 
     `options`: `--rounds=N` (how often measured steps are repeated), `--only=STEP` (several times: these steps only).
     """
-    from lbnode.lab.errors import LabError
     from lbnode.lab.scenarios import three_tier
     from lbnode.lab.scenarios.report import Report
 
     if folder.name != "three-tier":
         raise LabError(f"cannot run {folder.name}: it has no scenario, but `lbnode lab up` brings it up")
-    only = [value for name, _, value in (option.partition("=") for option in options) if name == "--only"]
-    rounds = [int(value) for name, _, value in (option.partition("=") for option in options) if name == "--rounds"]
+    only = _values(options, "--only")
+    rounds = [int(value) for value in _values(options, "--rounds")]
     report = Report()
     try:
         three_tier.run(folder, scale, work, report, only, rounds[-1] if rounds else three_tier.ROUNDS)
     except LabError as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"lbnode lab: {error}\n    logs: {work / 'logs'}\n")
-        return error.exit_code
+        return _told(error, work)
     return 0
+
+
+def disrupt(folder: Path, scale: str, work: Path, options: Sequence[str]) -> int:
+    """Runs the disruption experiment on a topology; the exit status is 1 when lbnode broke what it need not.
+
+    `options`: the stack's name, `--flows=N`, `--event=NAME` (several times: these events only).
+    """
+    from lbnode.lab.scenarios import disruption
+    from lbnode.lab.stacks.choice import stack_of
+
+    try:
+        stack = stack_of(options[0])
+        flows = [int(value) for value in _values(options, "--flows")]
+        events = disruption.chosen(_values(options, "--event"))
+        order = disruption.Order(flows[-1] if flows else disruption.FLOWS, events)
+        outcomes = disruption.run(folder, scale, work, stack, order)
+    except LabError as error:
+        return _told(error, work)
+    return 1 if stack.name == "lbnode" and not all(outcome.kept for outcome in outcomes) else 0
+
+
+def _values(options: Sequence[str], wanted: str) -> list[str]:
+    return [value for name, _, value in (option.partition("=") for option in options) if name == wanted]
+
+
+def _told(error: LabError, work: Path) -> int:
+    sys.stdout.flush()
+    sys.stderr.write(f"lbnode lab: {error}\n    logs: {work / 'logs'}\n")
+    return error.exit_code

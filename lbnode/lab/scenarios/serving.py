@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lbnode.lab import web
+from lbnode.lab.account import Flow
 from lbnode.lab.clients.crowd import pairs
 from lbnode.lab.scenarios import sight
 from lbnode.lab.scenarios.report import expect
-from lbnode.lab.scenarios.sight import Flow
 from lbnode.lab.scenarios.stage import Stage
 
 CONVERGED_S = 30.0

@@ -9,9 +9,11 @@ import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 
+from lbnode.lab.account import Flow
 from lbnode.lab.namespaces import Node
 
 SO_ATTACH_FILTER = 26
@@ -23,15 +25,6 @@ MAIN_TABLE = 254
 
 Service = tuple[str, int]
 """A VIP and a port."""
-
-
-@dataclass(frozen=True)
-class Flow:
-    """One client's connection, as all the nodes see it."""
-
-    source: str
-    port: int
-    vip: str
 
 
 class Routes:
@@ -131,6 +124,7 @@ def _endpoint(text: str) -> Service:
     return str(ip_address(address.strip("[]"))), int(port)
 
 
+@cache
 def _address(text: str) -> str:
     """`C0000297` or `2001:0db8:...` as everybody else writes it."""
     return str(ip_address(text if ":" in text else int(text, 16)))

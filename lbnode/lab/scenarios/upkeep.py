@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 
-from lbnode.lab.clients.crowd import FlowReport, mix, pairs
+from lbnode.lab.account import Flow, FlowReport
+from lbnode.lab.clients.crowd import mix, pairs
 from lbnode.lab.programs import HAPROXY, PATHS
 from lbnode.lab.scenarios import sight
 from lbnode.lab.scenarios.report import expect
-from lbnode.lab.scenarios.sight import Flow
 from lbnode.lab.scenarios.stage import Stage, require_whole
 
 SLOW_FLOWS = 210

@@ -1,0 +1,75 @@
+"""From results.json to the page RESULTS.md. PURE: a test renders the page again and compares."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.figure import OURS, Figure
+
+HEAD = """\
+# Measured
+
+Made by `make bench` from `results.json`, which holds every round; the table shows medians. A ratio says how many times
+as much the other side takes. All sides run on the same kernel in the same boot, each in a namespace of its own, one
+after the other, alternating from round to round.
+"""
+NOTES = """\
+## What is in a figure
+
+- **The IPVS pass** runs in a Python process that is there already, as the agent's does: read the kernel's state,
+  compare it with the wanted rows, carry out the changes. `ipvsadm` and keepalived are processes, because that is how
+  they are used; neither reads back what it has done.
+- **`lbnode apply`** is the whole process: start Python, read the cluster file, probe every real server (two probes
+  each; the servers answer, on the same processor), set 100 VIP addresses and the sysctls, program IPVS, leave 100
+  announcements to a running ExaBGP and wait until it has taken them, read everything back. It starts as after a reboot:
+  ExaBGP's configuration file is there already. keepalived does the IPVS part alone: it has no checkers here.
+- **SIGHUP** is measured from the signal to the weight in the kernel; so is the agent, from the saving of the file.
+- user-mode-linux has one processor and slow system calls (some 20 us), and starting a program is dear there. Python's
+  own work runs at native speed. On other kernels programs of many system calls (ipvsadm) do better.
+"""
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """The page. `results` as `bench.__main__` writes them."""
+    figures = [Figure.from_json(data) for data in results["figures"]]
+    peers = list(dict.fromkeys(side for figure in figures for side in figure.others))
+    return "\n".join([HEAD, *_machine(results), "", *_table(figures, peers), "", NOTES])
+
+
+def _machine(results: Mapping[str, Any]) -> list[str]:
+    machine, load = results["machine"], results["load"]
+    processors = f"{machine['processors']} x {machine['processor']}"
+    last = f"load average of the last minute {load['before'][0]} before, {load['after'][0]} after"
+    return [
+        f"- Machine: {processors}, {machine['memory_gb']} GB of memory, {machine['kernel']}",
+        f"- Lab kernel: {results['lab_kernel']}",
+        "- Versions: " + ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
+        f"- Rounds: {results['rounds']}; {last}",
+    ]
+
+
+def _table(figures: Sequence[Figure], peers: Sequence[str]) -> list[str]:
+    head = ["what", "where", "unit", OURS, *(f"{peer}" for peer in peers), "goal", "reached"]
+    lines = [_line(head), _line(["---", "---", "---", *["---:"] * (1 + len(peers)), "---", "---"])]
+    for figure in figures:
+        cells = [figure.what, figure.where, figure.unit, _number(figure.median(OURS))]
+        cells += [_beside(figure, peer) if peer in figure.values else "" for peer in peers]
+        lines.append(_line([*cells, _goal(figure), {None: "", True: "yes", False: "**no**"}[figure.reached]]))
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _beside(figure: Figure, peer: str) -> str:
+    return f"{_number(figure.median(peer))} ({figure.ratio(peer):.1f}x)"
+
+
+def _goal(figure: Figure) -> str:
+    if not figure.goal:
+        return ""
+    return f"{figure.goal:g}x" if figure.others else f"under {figure.goal:g} {figure.unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

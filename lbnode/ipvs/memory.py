@@ -1,0 +1,132 @@
+"""What was read of the kernel's table is remembered, so that reading it again costs little. PURE.
+
+A dump repeats itself: the same real servers stand under many services, and from pass to pass most rows differ in their
+counters alone. So what was decoded is kept by the bytes that it was decoded from, without the counters, and the rows of
+a service by its records. What nobody has asked for during a whole pass is forgotten in the next.
+
+The kernel's order of attributes (net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_genl_fill_service and ip_vs_genl_fill_dest) puts
+the counters behind all settings but one, the family of a destination's address. It is looked up, not assumed.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lbnode.ipvs import codec, rows
+from lbnode.ipvs.messages import align
+from lbnode.resources import Destination, Row, ServiceKey
+
+_HEAD = struct.Struct("=HH")
+"""Length and number of an attribute: of the one that all others stand in, and of each of these."""
+_SERVICE_COUNTERS = frozenset({10, 12})
+"""IPVS_SVC_ATTR_STATS, _STATS64: attributes that change without anybody's doing."""
+_DESTINATION_COUNTERS = frozenset({7, 8, 9, 10, 12})
+"""IPVS_DEST_ATTR_ACTIVE_CONNS, _INACT_CONNS, _PERSIST_CONNS, _STATS, _STATS64."""
+_ADDRESS_FAMILY = 11
+"""IPVS_DEST_ATTR_ADDR_FAMILY."""
+
+
+class Table(NamedTuple):
+    """One service of ours: the kernel's records, newest first; its rows; a line for each record that no row can say."""
+
+    service: codec.Service
+    records: tuple[codec.Destination, ...]
+    rows: tuple[Row, ...]
+    names: frozenset[str]
+    """Of the destinations among the rows."""
+    foreign: tuple[str, ...]
+
+
+class _Cut(NamedTuple):
+    """Where the settings end in an object's bytes, with the head of the first counter; and where the family stands."""
+
+    end: int = 0
+    family: int = 0
+    family_end: int = 0
+
+    def settings(self, payload: bytes) -> bytes:
+        return payload[: self.end] + payload[self.family : self.family_end]
+
+
+class Memory:
+    """Of one driver. What it answers is what `codec` and `rows` would, and the very same objects as long as nothing has
+    changed."""
+
+    def __init__(self) -> None:
+        self._services: dict[bytes, codec.Service] = {}
+        self._records: dict[bytes, codec.Destination] = {}
+        self._tables: dict[ServiceKey, Table] = {}
+        self._old_services, self._old_records, self._old_tables = self._services, self._records, self._tables
+        self._cut, self._service_cut = _Cut(), _Cut()
+
+    def begin(self) -> None:
+        """A new pass begins."""
+        self._old_services, self._services = self._services, {}
+        self._old_records, self._records = self._records, {}
+        self._old_tables, self._tables = self._tables, {}
+
+    def service(self, payload: bytes) -> codec.Service:
+        """As codec.decode_service."""
+        settings = self._service_cut.settings(payload)
+        found = self._services.get(settings) or self._old_services.get(settings)
+        if found is None:
+            found = codec.decode_service(payload)
+            self._service_cut = _cut(payload, _SERVICE_COUNTERS)
+            settings = self._service_cut.settings(payload)
+        if settings:
+            self._services[settings] = found
+        return found
+
+    def destinations(self, payloads: Sequence[bytes]) -> tuple[codec.Destination, ...]:
+        """As codec.decode_destination of each."""
+        known, cut = self._records, self._cut
+        found = []
+        for payload in payloads:
+            record = known.get(payload[: cut.end] + payload[cut.family : cut.family_end])
+            if record is None:
+                record = self._destination(payload)
+                cut = self._cut
+            found.append(record)
+        return tuple(found)
+
+    def table(self, key: ServiceKey, service: codec.Service, records: tuple[codec.Destination, ...]) -> Table:
+        """A service of ours as rows."""
+        found = self._old_tables.get(key)
+        if found is None or found.service != service or found.records != records:
+            ours = tuple(rows.rows_of(key, service, records))
+            names = frozenset(row.name for row in ours if isinstance(row, Destination))
+            strange = tuple(rows.foreign_destination(key, item) for item in records if not rows.is_ours(key, item))
+            found = Table(service, records, ours, names, strange)
+        self._tables[key] = found
+        return found
+
+    def _destination(self, payload: bytes) -> codec.Destination:
+        settings = self._cut.settings(payload)
+        found = self._old_records.get(settings)
+        if found is None:
+            found = codec.decode_destination(payload)
+            self._cut = _cut(payload, _DESTINATION_COUNTERS)
+            settings = self._cut.settings(payload)
+        if settings:
+            self._records[settings] = found
+        return found
+
+
+def _cut(payload: bytes, counters: frozenset[int]) -> _Cut:
+    """Where to cut an object that was decoded well. It is not cut, and so not remembered, when it is not one attribute
+    with all others in it, or when a setting other than the family stands behind the first counter."""
+    end = family = family_end = 0
+    at = _HEAD.size
+    if _HEAD.unpack_from(payload)[0] != len(payload):
+        return _Cut()
+    while at + _HEAD.size <= len(payload):
+        length, kind = _HEAD.unpack_from(payload, at)
+        number = kind & 0x3FFF
+        if number in counters:
+            end = end or at + _HEAD.size
+        elif end and number == _ADDRESS_FAMILY:
+            family, family_end = at, at + length
+        elif end:
+            return _Cut()
+        at += align(max(length, _HEAD.size))
+    return _Cut(end, family, family_end)

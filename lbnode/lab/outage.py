@@ -1,0 +1,41 @@
+"""Cables: pulled, so that the machine sees it, or silent, so that nobody does.
+
+A machine of a LAN is joined to the LAN's bridge. *Cut* takes the bridge's end of its cable down: the machine loses its
+carrier, and everybody else only its answers. *Silence* blocks the bridge's port: nothing passes in either direction and
+no one is told, which is what a machine that has just died looks like to the others.
+"""
+
+from lbnode.lab import links
+from lbnode.lab.build import FABRIC, Lab
+from lbnode.lab.errors import LabError
+
+DISABLED, FORWARDING = 0, 3  # include/uapi/linux/if_bridge.h, BR_STATE_*
+
+
+def port(lab: Lab, name: str) -> str:
+    """The interface of the fabric that a machine's only cable ends in. Raises LabError when it has no such."""
+    lans = [port.lan for port in lab.topology.machines[name].ports]
+    if len(lans) != 1 or len(lab.topology.lans[lans[0]]) == 2:
+        raise LabError(f"cannot cut {name} off: it does not hang on one switch")
+    return links.end_in_bridge(lans[0], lab.topology.lans[lans[0]].index(name))
+
+
+def cut(lab: Lab, name: str) -> None:
+    links.state(lab.nodes[FABRIC], port(lab, name), up=False)
+
+
+def mend(lab: Lab, name: str) -> None:
+    links.state(lab.nodes[FABRIC], port(lab, name), up=True)
+
+
+def silence(lab: Lab, name: str) -> None:
+    _port_state(lab, name, DISABLED)
+
+
+def unsilence(lab: Lab, name: str) -> None:
+    _port_state(lab, name, FORWARDING)
+
+
+def _port_state(lab: Lab, name: str, state: int) -> None:
+    """By bridge(8): pyroute2's keyword for it is taken by the interface's own state."""
+    lab.nodes[FABRIC].run(["bridge", "link", "set", "dev", port(lab, name), "state", str(state)], check=True)

@@ -1,0 +1,106 @@
+"""A network as it can be seen from outside its nodes: who has which address, who carries and who uses what."""
+
+from collections.abc import Sequence
+
+from lbnode.lab.build import Lab
+from lbnode.lab.namespaces import Node
+from lbnode.lab.scenarios import sight
+from lbnode.lab.scenarios.sight import Routes, Service
+
+PORT = 80
+
+
+class Network:
+    """A lab, with eyes on its routers and L4 nodes. To be closed."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.routes = {name: Routes(lab.nodes[name]) for name in lab.topology.routers}
+        machines = lab.topology.machines.values()
+        self._names = {
+            address: machine.name for machine in machines for v in (4, 6) for address in machine.addresses(v)
+        }
+        self.l4, self.l7, self.backends = (lab.topology.with_role(role) for role in ("l4", "l7", "backend"))
+
+    def node(self, name: str) -> Node:
+        return self.lab.nodes[name]
+
+    def address(self, name: str, version: int) -> str:
+        return self.lab.topology.machines[name].addresses(version)[0]
+
+    def any_address(self, name: str) -> str:
+        """IPv4 where it has one."""
+        machine = self.lab.topology.machines[name]
+        return (*machine.addresses(4), *machine.addresses(6))[0]
+
+    def name_of(self, address: str) -> str:
+        """The machine that has an address; the address itself when it is nobody's."""
+        return self._names.get(address, address)
+
+    @property
+    def vips(self) -> list[str]:
+        return [str(vip) for service in self.lab.topology.cluster.services.values() for vip in service.vips]
+
+    def vips_of(self, through: str) -> list[str]:
+        services = self.lab.topology.cluster.services.values()
+        return [str(vip) for service in services if service.through == through for vip in service.vips]
+
+    @property
+    def clients(self) -> list[str]:
+        """Every client address, of both families."""
+        users = self.lab.topology.clients
+        return [*users.addresses(4), *users.addresses(6)]
+
+    def carriers(self, router: str, vip: str) -> set[str]:
+        """The L4 nodes that a router sends a VIP's packets to."""
+        version = 6 if ":" in vip else 4
+        hops = self.routes[router].gateways(version).get(vip, frozenset())
+        return {self.name_of(hop) for hop in hops}
+
+    def routed(self, name: str) -> bool:
+        """Whether any router still sends anything to an L4 node."""
+        own = {self.address(name, 4), self.address(name, 6)}
+        return any(own & hops for table in self.routes.values() for v in (4, 6) for hops in table.gateways(v).values())
+
+    def routed_fully(self, name: str) -> bool:
+        """Whether every router sends every VIP's packets to an L4 node, among others."""
+        for table in self.routes.values():
+            found = table.gateways(4) | table.gateways(6)
+            for vip in self.vips:
+                if self.address(name, 6 if ":" in vip else 4) not in found.get(vip, frozenset()):
+                    return False
+        return True
+
+    def weights(self, l4: str) -> dict[Service, dict[str, int]]:
+        return sight.weights(self.node(l4))
+
+    def weights_of(self, real_server: str) -> set[int]:
+        """All weights that any L4 node has for a real server, over all services."""
+        own = {address for v in (4, 6) for address in self.lab.topology.machines[real_server].addresses(v)}
+        tables = [rows for services in self.all_weights().values() for rows in services.values()]
+        return {weight for rows in tables for address, weight in rows.items() if address in own}
+
+    def all_in_use(self, l7: Sequence[str] | None = None) -> bool:
+        """Whether every L4 node has every real server of every service at a weight above 0, and no others.
+
+        `l7`: the L7 nodes meant, when not all.
+        """
+        for services in self.all_weights().values():
+            for vip in self.vips:
+                names = (self.l7 if l7 is None else l7) if vip in self.vips_of("l7") else self.backends
+                wanted = {self.address(name, 6 if ":" in vip else 4) for name in names}
+                used = {real for real, weight in services.get((vip, PORT), {}).items() if weight}
+                if used != wanted:
+                    return False
+        return True
+
+    def all_weights(self) -> dict[str, dict[Service, dict[str, int]]]:
+        return {name: self.weights(name) for name in self.l4}
+
+    def all_routes(self) -> dict[str, dict[str, frozenset[str]]]:
+        """Router -> VIP -> next hops."""
+        return {name: table.gateways(4) | table.gateways(6) for name, table in self.routes.items()}
+
+    def close(self) -> None:
+        for routes in self.routes.values():
+            routes.close()

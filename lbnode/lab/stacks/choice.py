@@ -1,0 +1,18 @@
+"""The stacks there are, by name; each is imported only when it is asked for."""
+
+import importlib
+
+from lbnode.lab.errors import LabError
+from lbnode.lab.stacks import Stack
+
+STACKS = {"lbnode": "lbnode.lab.stacks.own:Own", "keepalived": "lbnode.lab.stacks.keepalived:Keepalived"}
+
+
+def stack_of(name: str) -> Stack:
+    """A fresh stack. Raises LabError when there is none of this name."""
+    where = STACKS.get(name)
+    if where is None:
+        raise LabError(f"cannot find stack {name!r}: there are {', '.join(STACKS)}")
+    module, _, kind = where.partition(":")
+    made: Stack = getattr(importlib.import_module(module), kind)()
+    return made
