@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from lbnode.agent import control, events, pages
+from lbnode.agent.drift import mended
 from lbnode.agent.http import Site
 from lbnode.agent.metrics import Counts
 from lbnode.agent.systemd import notify
@@ -190,7 +191,7 @@ class Agent:
             self._counts.add(None)
             self._tell("pass", str(error))
             return False
-        drift = self._drift(before, done)
+        drift = mended(before, self._desired, self._left, done)
         if cause == DRIFT and not drift:
             cause = "time has come"  # for a step of a slow start, or for a destination that has left
         self._counts.add(done, drift)
@@ -206,13 +207,6 @@ class Agent:
             "waiting": list(done.left.waiting),
         }
         return not done.errors
-
-    def _drift(self, before: Desired, done: Pass) -> int:
-        """How many of the changes that were made nobody had asked for: the same was wanted before, and was there."""
-        if not done.results or before.rows != self._desired.rows or self._left.waiting != done.left.waiting:
-            return 0
-        unfinished = {change.row.key for change in self._left.changes}
-        return sum(not result.error and result.change.row.key not in unfinished for result in done.results)
 
     def _remember(self, cause: str, done: Pass) -> None:
         """Tells what was done; what failed is told once, as a problem, however often it is tried again."""
