@@ -28,9 +28,10 @@ from lbnode.lab.wait import wait_until
 
 FLOWS = 2000
 KINDS = ("download", "upload", "requests")
-TICK_S = 5.0
-FLOWS_PER_TICK_S = 400.0
-"""What one slow processor holds beside everything else: more flows tick more slowly."""
+TICK_S, TICK_MOST_S = 5.0, 25.0
+TICKS_PER_S = 200.0
+"""What one slow processor holds beside everything else: more flows tick more slowly, until proxies would call them idle.
+Flows that have something to meet are hurried anyway."""
 PATIENCE_S = 25.0
 NEW, NEW_TICK_S = 24, 1.0
 SEEN_S = 10.0
@@ -90,6 +91,11 @@ def chosen(names: Sequence[str]) -> tuple[Event, ...]:
     if unknown := [name for name in names if name not in known]:
         raise LabError(f"cannot find event {', '.join(unknown)}: there are {', '.join(known)}")
     return tuple(known[name] for name in names) or EVENTS
+
+
+def tick_s(flows: int) -> float:
+    """How often each of so many flows does something."""
+    return min(max(TICK_S, flows / TICKS_PER_S), TICK_MOST_S)
 
 
 def run(folder: Path, scale: str, work: Path, stack: Stack, order: Order) -> list[Outcome]:
@@ -172,9 +178,8 @@ class Experiment:
 
     def _open(self, count: int) -> None:
         stage = self.stage
-        tick_s = max(TICK_S, count / FLOWS_PER_TICK_S)
         flows = mix(count, KINDS, stage.vips, stage.clients)
-        reports = stage.crowd.start("long", flows, tick_s, PATIENCE_S)
+        reports = stage.crowd.start("long", flows, tick_s(count), PATIENCE_S)
         self._flows = [report.flow for report in reports]
         stage.crowd.start("new", mix(NEW, ("short",), stage.vips, stage.clients), NEW_TICK_S)
         bad = [report for report in reports if report.broken]

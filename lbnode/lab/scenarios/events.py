@@ -14,9 +14,10 @@ from lbnode.lab.scenarios.stage import Stage
 from lbnode.lab.stacks import Stack
 
 DEADLINE_S = 180.0
-LOOK_S = 0.2
-STEADY_LOOKS = 10
-"""A control plane that begins anew may do its work in steps: it is ready when it is for so many looks in a row."""
+LOOK_S = 0.5
+"""A look at all tables takes a dozen processes, on the processor that the flows need too."""
+STEADY_LOOKS = 6
+"""A control plane that begins anew may do its work in steps: it is ready when it is so for this many looks in a row."""
 
 EVENT, MOVES, RETURN = "event", "moves", "return"
 PHASES = (EVENT, MOVES, RETURN)
