@@ -14,7 +14,8 @@ from typing import NamedTuple
 from lbnode.drivers import Result
 from lbnode.ipvs import codec, order, steps
 from lbnode.ipvs.codec import Command
-from lbnode.ipvs.netlink import GenericNetlink, Request
+from lbnode.ipvs.messages import Request
+from lbnode.ipvs.netlink import GenericNetlink
 from lbnode.maglev import SLOTS
 from lbnode.plan import Change
 from lbnode.resources import Destination, DestinationOrder, Row, ServiceKey, VirtualService

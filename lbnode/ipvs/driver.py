@@ -20,7 +20,8 @@ from lbnode.ipvs import batches, codec, live, removal, rows, steps, timeouts
 from lbnode.ipvs.batches import Known
 from lbnode.ipvs.ledger import Ledger
 from lbnode.ipvs.memory import Memory
-from lbnode.ipvs.netlink import GenericNetlink, Request
+from lbnode.ipvs.messages import Request
+from lbnode.ipvs.netlink import GenericNetlink
 from lbnode.paths import Paths
 from lbnode.plan import Change
 from lbnode.resources import Destination, DestinationOrder, IpvsTimeouts, Key, Row, ServiceKey, VirtualService
@@ -41,6 +42,8 @@ class _Wanted(NamedTuple):
         for row in rows:
             if isinstance(row, Destination):
                 names.setdefault(row.service, set()).add(row.name)
+            elif isinstance(row, VirtualService):
+                names.setdefault(row.service, set())
         return cls(rows, frozenset(_services(rows)), names, any(isinstance(row, IpvsTimeouts) for row in rows))
 
 
@@ -68,6 +71,7 @@ class IpvsDriver:
         self._known = Known()
         self._idle = set()
         self._memory.begin()
+        others: set[ServiceKey] = set()
         found: list[Row] = []
         foreign = [problem] if (problem := self._ledger.problem()) else []
         connections: dict[Key, int] = {}
@@ -85,10 +89,12 @@ class IpvsDriver:
                 self._known.saw(table.rows[:1], len(dump))
                 found += table.rows
                 foreign += table.foreign
-                names = self._wanted.names.get(key, set())
-                if not table.names <= names:
+                names = self._wanted.names.get(key)
+                if names is None:
+                    others.add(key)
+                elif not table.names <= names:
                     connections |= self._unwanted(key, table.records, dump, names)
-        return Observed(tuple(found), tuple(foreign), self._busy(connections))
+        return Observed(tuple(found), tuple(foreign), self._busy(connections, others))
 
     def apply(self, changes: Sequence[Change]) -> list[Result]:
         """All of it in as few batches as its orders allow: an order is mended from the rows that then stand."""
@@ -137,9 +143,10 @@ class IpvsDriver:
                     self._idle.add(row.key)
         return found
 
-    def _busy(self, connections: dict[Key, int]) -> dict[Key, Busy]:
+    def _busy(self, connections: dict[Key, int], others: Collection[ServiceKey]) -> dict[Key, Busy]:
+        """`others` are services of ours that nobody spoke of this time."""
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        since = self._ledger.unwanted(connections, now)
+        since = self._ledger.unwanted(connections, now, others)
         return {key: Busy(count, now - since[key]) for key, count in connections.items() if count}
 
     def _reorder(self, link: GenericNetlink, changes: list[Change]) -> list[Result]:

@@ -21,12 +21,12 @@ from lbnode import impact
 from lbnode.errors import LbnodeError
 from lbnode.ipvs import codec, rows, timeouts
 from lbnode.ipvs.codec import Command
-from lbnode.ipvs.netlink import Request
+from lbnode.ipvs.messages import Request
 from lbnode.plan import Change
 from lbnode.resources import Destination, IpvsTimeouts, ServiceKey, VirtualService
 
 NO_SCHEDULER = "none"
-"""A service may have no scheduler (ip_vs_ctl.c, since Linux 4.3; mh came with 4.18)."""
+"""A service may have no scheduler (ip_vs_ctl.c, ip_vs_add_service; Linux 4.14 has it, mh came with 4.18)."""
 
 _VERBS = {"create": "add", "update": "change", "delete": "delete"}
 _REASONS = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lbnode.errors import LbnodeError
 from lbnode.ipvs import codec, order, rows, steps
 from lbnode.ipvs.codec import Command
-from lbnode.ipvs.netlink import Request, attributes
+from lbnode.ipvs.messages import Request, attributes
 from lbnode.plan import Change
 from lbnode.resources import Destination, DestinationOrder, Row, ServiceKey, VirtualService
 

@@ -39,6 +39,7 @@ def status(**more):
         "agent": {"pid": 1, "since": 1000.5},
         "admin": "ready",
         "admin_mode": "ready",
+        "admin_next": 1795298400,
         "verdicts": [verdict.as_json() for verdict in found.verdicts],
         "last_pass": {"at": 1001.0, "seconds": 0.25, "cause": "start", "changes": 3, "foreign": ["x"], "waiting": []},
         "counts": Counts(passes=7, changes=3).__dict__,

@@ -60,10 +60,8 @@ class Play:
         self.wait(lambda: self.stage.weights_of(self.l7) <= {0}, f"no new flows for {self.l7}")
 
     def kill(self, name: str, programs: Sequence[str]) -> None:
-        """SIGKILL, and they stay dead."""
         for program in programs:
-            self.stage.kill(name, program)
-            self.stage.supervisor.stop(self.stage.key(name, program))
+            self.stage.knock_out(name, program)
 
     def revive(self, name: str, programs: Sequence[str]) -> None:
         for program in programs:
