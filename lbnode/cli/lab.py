@@ -19,8 +19,8 @@ logs_option = click.option(
 )
 
 
-def stack_option(text: str, default: str = "") -> Callable[[Command], Command]:
-    return click.option("--stack", type=click.Choice(STACKS), default=default, show_default=bool(default), help=text)
+def stack_option(text: str, default: str | None = None) -> Callable[[Command], Command]:
+    return click.option("--stack", type=click.Choice(STACKS), default=default, show_default=True, help=text)
 
 
 @click.group()
@@ -46,7 +46,9 @@ def list_topologies() -> int:
 @click.option("--rounds", type=click.IntRange(1, 100), help="How often measured steps are repeated.")
 @logs_option
 @stack_option("Build tiers 2 and 3 with this stack and run the disruption experiment with it.")
-def run(topology: str, scale: str, steps: Sequence[str], rounds: int | None, logs: Path | None, stack: str) -> int:
+def run(
+    topology: str, scale: str, steps: Sequence[str], rounds: int | None, logs: Path | None, stack: str | None
+) -> int:
     """Bring a topology up, prove what it claims, tear it down."""
     if stack:
         if steps or rounds:
