@@ -30,7 +30,7 @@ FLOWS = 2000
 KINDS = ("download", "upload", "requests")
 TICK_S, TICK_MOST_S = 5.0, 25.0
 TICKS_PER_S = 200.0
-"""What one slow processor holds beside everything else: more flows tick more slowly, as long as proxies do not call them
+"""What one slow processor holds beside everything else: more flows tick more slowly, but proxies do not call them
 idle. Flows that have something to meet are hurried anyway."""
 PATIENCE_S = 25.0
 NEW, NEW_TICK_S = 24, 1.0
