@@ -36,6 +36,9 @@ mkdir /run/kernel/etc /run/kernel/etc/upper /run/kernel/etc/work
 mount -t overlay -o lowerdir=/etc,upperdir=/run/kernel/etc/upper,workdir=/run/kernel/etc/work etc /etc
 mkdir -p /etc/lb
 
+# As systemd has it; a kernel by itself allows 4,096, and HAProxy makes its connection limit of that.
+ulimit -Hn 524288
+
 hostname lab
 ip link set lo up
 mkfifo /run/kernel/stdout /run/kernel/stderr
