@@ -110,10 +110,11 @@ def drivers(identity: Identity) -> list[Driver]:
     """The drivers of the node's role. Heavy ones are imported only here."""
     from lbnode.files import FileDriver
     from lbnode.net.filter import FilterDriver
+    from lbnode.net.fou import FouDriver
     from lbnode.net.links import LinkDriver
     from lbnode.net.sysctl import SysctlDriver
 
-    found: list[Driver] = [SysctlDriver(), LinkDriver(), FilterDriver()]
+    found: list[Driver] = [SysctlDriver(), LinkDriver(), FouDriver(identity.paths), FilterDriver()]
     if identity.role == "l4":
         from lbnode.bgp import exabgp
         from lbnode.bgp.driver import ExabgpDriver
@@ -122,10 +123,6 @@ def drivers(identity: Identity) -> list[Driver]:
 
         ipvs = IpvsDriver(identity.paths)
         found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths), PolicyDriver(ipvs.renew), ipvs]
-    else:
-        from lbnode.net.fou import FouDriver
-
-        found.append(FouDriver(identity.paths))
     if identity.role == "l7":
         from lbnode.haproxy import program
         from lbnode.haproxy.driver import HaproxyDriver

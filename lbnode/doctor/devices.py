@@ -3,7 +3,7 @@
 The plan finds the differences; here they are told as what clients notice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from lbnode.doctor.finding import Finding
@@ -11,14 +11,26 @@ from lbnode.plan import Change, diff
 from lbnode.resources import Address, Link, Row
 
 _SHOWN = 5
-_LOST = {
+_DROPPED = "packets that the L4 nodes send through the tunnel are dropped"
+LOST = {
     "dummy": "the VIPs that should stand on it are nobody's",
-    "ipip": "IPv4 packets that the L4 nodes send through the tunnel are dropped",
-    "ip6tnl": "IPv6 packets that the L4 nodes send through the tunnel are dropped",
+    "ipip": f"IPv4 {_DROPPED}",
+    "ip6tnl": f"IPv6 {_DROPPED}",
+    "gre": f"IPv4 {_DROPPED}",
+    "ip6gre": f"IPv6 {_DROPPED}",
 }
+_UNHEARD = "where the way to a real server is narrow, IPv6 uploads stall: 'packet too big' is not heard"
+LOST_BY_L4 = {**LOST, "ip6tnl": _UNHEARD, "ip6gre": _UNHEARD}
+"""What it means to clients that a device is not right, by type."""
 
 
-def check(actual: Sequence[Row], wanted: Sequence[Row], foreign: Sequence[str], apply: str) -> tuple[Finding, ...]:
+def check(
+    actual: Sequence[Row],
+    wanted: Sequence[Row],
+    foreign: Sequence[str],
+    apply: str,
+    lost: Mapping[str, str] = LOST,
+) -> tuple[Finding, ...]:
     """Findings on the rows Link and Address; those of an address whose device is missing or wrong are left out.
 
     `foreign` is what the driver reports beside them; `apply` the command that makes the node right.
@@ -26,7 +38,7 @@ def check(actual: Sequence[Row], wanted: Sequence[Row], foreign: Sequence[str], 
     changes = diff(actual, wanted).changes
     links = [change for change in changes if isinstance(change.row, Link)]
     broken = {change.row.title for change in links}
-    found = [_link(change, apply) for change in links]
+    found = [_link(change, apply, lost) for change in links]
     good = [row.name for row in wanted if isinstance(row, Link) and row.name not in broken]
     if good:
         found.insert(0, Finding("devices", "ok", ", ".join(good)))
@@ -42,14 +54,14 @@ def _stands(row: Row, broken: set[str]) -> bool:
     return isinstance(row, Address) and row.device not in broken
 
 
-def _link(change: Change, apply: str) -> Finding:
+def _link(change: Change, apply: str, lost: Mapping[str, str]) -> Finding:
     link = cast("Link", change.row)
     name = f"{'device' if link.type == 'dummy' else 'tunnel'} {link.name}"
     if change.new is None:
         return Finding(name, "warn", "not wanted any more", apply)
     words = " ".join(f"{key} {value}" for key, value in change.differences().items())
     seen = "missing" if change.old is None else words
-    return Finding(name, "fail", f"{seen}: {_LOST[link.type]}", apply)
+    return Finding(name, "fail", f"{seen}: {lost[link.type]}", apply)
 
 
 def _vips(changes: Sequence[Change], wanted: Sequence[Row], broken: set[str], apply: str) -> list[Finding]:

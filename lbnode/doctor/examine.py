@@ -7,17 +7,19 @@ from pathlib import Path
 
 from lbnode.bgp.driver import ExabgpDriver, peers
 from lbnode.config.model import Cluster, Node
-from lbnode.doctor import devices, host, modules, packets, programs, rights, settings
+from lbnode.doctor import devices, host, modules, packets, programs, rights, rules, settings
 from lbnode.doctor.finding import Finding
 from lbnode.drivers import Driver
 from lbnode.errors import LbnodeError, Missing, NotPermitted
 from lbnode.haproxy.driver import HaproxyDriver
 from lbnode.haproxy.program import version as haproxy_version
+from lbnode.net.filter import FilterDriver
+from lbnode.net.fou import FouDriver
 from lbnode.net.links import LinkDriver
 from lbnode.net.sysctl import SysctlDriver
 from lbnode.node import Identity
-from lbnode.resources import Address, File, Link, Row, Running, Sysctl
-from lbnode.roles import desired
+from lbnode.resources import Address, File, FouPort, Link, MssClamp, Row, Running, Sysctl
+from lbnode.roles import desired, mss
 from lbnode.roles.inputs import Inputs
 from lbnode.templates import load as load_templates
 
@@ -117,7 +119,7 @@ def _sysctls(patient: Patient) -> Iterable[Finding]:
 
 
 def _reverse_path(patient: Patient) -> Iterable[Finding]:
-    names = [row.name for row in patient.rows if isinstance(row, Link) and row.type == "ipip"]
+    names = [row.name for row in patient.rows if isinstance(row, Link) and row.type in ("ipip", "gre")]
     names += [uplink.device for version, uplink in patient.uplinks.items() if version == 4]
     values = {name: host.setting(f"net/ipv4/conf/{name}/rp_filter") for name in names}
     there = {name: value for name, value in values.items() if value is not None}
@@ -137,34 +139,65 @@ def _router_advertisements(patient: Patient) -> Iterable[Finding]:
 def _devices(patient: Patient) -> Iterable[Finding]:
     wanted = patient.of(Link, Address)
     observed = LinkDriver().observe(wanted)
-    return devices.check(observed.rows, wanted, observed.foreign, patient.apply)
+    lost = devices.LOST_BY_L4 if patient.identity.role == "l4" else devices.LOST
+    return devices.check(observed.rows, wanted, observed.foreign, patient.apply, lost)
+
+
+def _rules(patient: Patient) -> list[Finding]:
+    wanted = patient.of(*FilterDriver.kinds)
+    found = list(rules.nf_tables(host.nf_tables() if wanted else rules.NfTables(True, True), wanted))
+    if all(one.verdict == "ok" for one in found):
+        found += rules.check("filter", FilterDriver().observe(wanted).rows, wanted, patient.apply)
+    return found
+
+
+def _ports(patient: Patient) -> Iterable[Finding]:
+    wanted = patient.of(FouPort)
+    return rules.check("gue", FouDriver(patient.identity.paths).observe(wanted).rows, wanted, patient.apply)
 
 
 def _packets(patient: Patient) -> list[Finding]:
     found: list[Finding] = []
     for version in (4, 6):
-        found += _ways(patient, version) if patient.identity.role == "l4" else _mss(patient, version)
+        tunnel = _tunnel(patient, version)
+        if tunnel is not None:
+            found += _ways(patient, tunnel) if patient.identity.role == "l4" else _mss(patient, tunnel)
     return found
 
 
-def _ways(patient: Patient, version: int) -> Iterable[Finding]:
+def _tunnel(patient: Patient, version: int) -> packets.Tunnel | None:
+    """The widest of those that this node has to do with; None when it has to do with no service of this family."""
+    role, cluster = patient.identity.role, patient.cluster
+    outer = [
+        mss.overhead(service.ipvs, version)
+        for service in cluster.services.values()
+        if role in ("l4", service.through) and any(vip.version == version for vip in service.vips)
+    ]
+    return packets.Tunnel(version, max(outer), cluster.tunnel.mtu, cluster.tunnel.clamp_mss) if outer else None
+
+
+def _ways(patient: Patient, tunnel: packets.Tunnel) -> Iterable[Finding]:
+    version = tunnel.version
     services = [
         service for service in patient.cluster.services.values() if any(v.version == version for v in service.vips)
     ]
     nodes = [node for service in services for node in patient.cluster.real_servers(service).values()]
     targets = dict.fromkeys(str(address) for node in nodes if (address := node.address(version)))
-    return packets.ways(version, host.ways(list(targets)))
+    return packets.ways(tunnel, host.ways(list(targets)))
 
 
-def _mss(patient: Patient, version: int) -> Iterable[Finding]:
+def _mss(patient: Patient, tunnel: packets.Tunnel) -> Iterable[Finding]:
+    version = tunnel.version
     uplink, vips = patient.uplinks.get(version), patient.vips(version)
     if uplink is None or not vips:
         return ()
     if patient.identity.role == "l7":
         config = next(row.content for row in patient.rows if isinstance(row, File) and row.checker == "haproxy")
-        return packets.haproxy_mss(version, packets.binds(config, vips), uplink.mtu)
+        return packets.haproxy_mss(tunnel, packets.binds(config, vips), uplink.mtu)
     route = host.default_route(version)
-    return packets.route_mss(version, vips, uplink.mtu, route.advmss if route else 0)
+    clamps = {row.vip: row.mss for row in patient.rows if isinstance(row, MssClamp)}
+    by_vip = {vip: clamps.get(vip, 0) for vip in vips}
+    return packets.route_mss(tunnel, by_vip, uplink.mtu, route.advmss if route else 0)
 
 
 def _running(patient: Patient) -> list[Finding]:
@@ -204,6 +237,8 @@ CHECKS: dict[str, Check] = {
     "rp_filter": _reverse_path,
     "accept_ra": _router_advertisements,
     "devices": _devices,
+    "filter": _rules,
+    "gue": _ports,
     "mtu and mss": _packets,
     "programs": _running,
     "bgp": _bgp,

@@ -5,6 +5,7 @@ pyroute2 is imported only when used: it takes 0.1 s.
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from lbnode.bgp.inotify import Watch
 from lbnode.doctor.modules import State
 from lbnode.doctor.packets import Way
 from lbnode.doctor.rights import Inotify
+from lbnode.doctor.rules import NfTables
 from lbnode.errors import LbnodeError, Missing
-from lbnode.net import addresses
+from lbnode.net import addresses, nfnetlink, nftables
 
 PROC_SYS = Path("/proc/sys")
 _TIMEOUT_S = 30.0
@@ -129,6 +131,17 @@ def _netlink() -> Iterator[Any]:
             yield route
     except NetlinkError as error:
         raise OSError(error.code, os.strerror(error.code)) from error
+
+
+def nf_tables() -> NfTables:
+    """What it has of it. The table that is tried is not made."""
+    try:
+        nfnetlink.try_table(nftables.TABLE)
+    except OSError as error:
+        if error.errno not in nfnetlink.NO_NF_TABLES:
+            raise
+        return NfTables(kernel=False, program=bool(shutil.which("nft")))
+    return NfTables(kernel=True, program=bool(shutil.which("nft")))
 
 
 def capabilities() -> int:

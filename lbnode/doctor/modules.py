@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from lbnode.doctor.finding import Finding
-from lbnode.resources import Link, Row, VirtualService
+from lbnode.resources import FouPort, Link, MssClamp, PacketMark, Row, SourceAllow, SynLimit, VirtualService
 
 State = Literal["loaded", "built-in", "loadable", "missing", "unknown"]
-LINKS = {"dummy": "dummy", "ipip": "ipip", "ip6tnl": "ip6_tunnel"}
+LINKS = {"dummy": "dummy", "ipip": "ipip", "ip6tnl": "ip6_tunnel", "gre": "ip_gre", "ip6gre": "ip6_gre"}
 
 
 def needed(rows: Iterable[Row]) -> tuple[str, ...]:
@@ -22,6 +22,10 @@ def needed(rows: Iterable[Row]) -> tuple[str, ...]:
             names |= {"ip_vs": None, f"ip_vs_{row.scheduler}": None}
         elif isinstance(row, Link):
             names[LINKS[row.type]] = None
+        elif isinstance(row, FouPort):
+            names["fou"] = None
+        elif isinstance(row, SourceAllow | SynLimit | PacketMark | MssClamp):
+            names["nf_tables"] = None
     return tuple(names)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lbnode.doctor.finding import Finding, persistent
 from lbnode.resources import LINK_PREFIX, Sysctl
+from lbnode.roles.direct_return import GRE6, TUNNEL6
 
 CONSEQUENCES = {
     "net.ipv4.vs.sloppy_tcp": "flows that another L4 node has scheduled are dropped here",
@@ -18,6 +19,10 @@ CONSEQUENCES = {
     "net.ipv6.conf.all.forwarding": "no IPv6 packet is passed on",
     "net.ipv4.ip_nonlocal_bind": "HAProxy does not start or reload while an IPv4 VIP is missing",
     "net.ipv6.ip_nonlocal_bind": "HAProxy does not start or reload while an IPv6 VIP is missing",
+} | {
+    setting: "packets that anybody sends to this node through a tunnel are taken out and passed on"
+    for name in (TUNNEL6, GRE6)
+    for setting in (f"net.ipv6.conf.{name}.disable_ipv6", f"net.ipv4.conf.{name}.forwarding")
 }
 _REVERSE_PATH = ".rp_filter"
 

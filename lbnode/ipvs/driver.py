@@ -152,12 +152,16 @@ class IpvsDriver:
     def _reorder(self, link: GenericNetlink, changes: list[Change]) -> list[Result]:
         """Mends the orders. An order whose rows are not all there waits."""
         found: dict[ServiceKey, dict[str, codec.Destination]] = {}
+        used: set[ServiceKey] = set()
         for change in changes:
             if isinstance(change.new, DestinationOrder):
                 key = change.new.service
-                oldest_first = reversed(_destinations(link, rows.record_of_key(key)))
-                found[key] = {rows.name_of(key, item): item for item in oldest_first if rows.is_ours(key, item)}
-        return batches.reorder(link, changes, found, self._known)
+                oldest_first = link.dump(codec.destinations_query(rows.record_of_key(key)))[::-1]
+                records = map(codec.decode_destination, oldest_first)
+                found[key] = {rows.name_of(key, item): item for item in records if rows.is_ours(key, item)}
+                if any(map(codec.decode_connections, oldest_first)):
+                    used.add(key)
+        return batches.reorder(link, changes, found, self._known, used)
 
     def _delete(self, link: GenericNetlink, changes: list[Change]) -> list[Result]:
         """Removes destinations and services, and the connections of those that have any."""

@@ -17,6 +17,7 @@ import errno
 import os
 from collections.abc import Iterable, Mapping
 
+from lbnode import impact
 from lbnode.errors import LbnodeError
 from lbnode.ipvs import codec, rows, timeouts
 from lbnode.ipvs.codec import Command
@@ -67,13 +68,14 @@ def moves(
     table_weights: Mapping[str, int],
 ) -> list[list[Request]]:
     """One group per destination to move, in that order. `records` are the kernel's, by name; `table_weights` count for
-    destinations that stand at 0."""
+    destinations that stand at 0; one that has none there, for it leaves, is added with the commonest of the service."""
     service = rows.record_of_key(key)
+    usual = impact.usual(record.weight for record in records.values())
     groups = []
     for name in moving:
         record = records[name]
         delete = codec.destination_request(Command.DEL_DEST, service, record)
-        groups.append([delete, *_add(service, record, table_weights.get(name, 1))])
+        groups.append([delete, *_add(service, record, table_weights.get(name, usual))])
     return groups
 
 

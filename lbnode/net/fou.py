@@ -1,8 +1,10 @@
 """UDP ports on which the kernel takes packets out of GUE, as rows.
 
-What comes out goes on to the tunnel device of the family that the outer packet has (ipip, ip6tnl): the port without the
-device drops it. Nothing in the kernel says who opened a port, so those of this boot's runs are noted as empty files
-under /run, which is emptied when the kernel's own state is. Source: net/ipv4/fou_core.c (fou.c before Linux 6.2).
+What comes out goes on to the tunnel device of the family that the outer packet has (ipip, ip6tnl): without the device
+it is dropped. With the module fou6, ICMPv6 errors about GUE packets are heard as well.
+
+Nothing in the kernel says who opened a port, so those of this boot's runs are noted as empty files under /run, which is
+emptied when the kernel's own state is. Source: net/ipv4/fou_core.c (fou.c before Linux 6.2), net/ipv6/fou6.c.
 """
 
 import errno
@@ -10,6 +12,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple, cast
 
 from lbnode.drivers import Observed, Result
@@ -60,6 +63,8 @@ class FouDriver:
         """One after the other; loads the module fou when the kernel does not know it yet."""
         try:
             with _open() as link:
+                if any(isinstance(change.new, FouPort) and change.new.version == 6 for change in changes):
+                    _modprobe("fou6")
                 return [Result(change, self._carry_out(link, change)) for change in changes]
         except LbnodeError as error:
             return [Result(change, str(error)) for change in changes]
@@ -109,10 +114,15 @@ def _open() -> GenericNetlink:
     """Raises Missing."""
     try:
         return GenericNetlink("fou")
-    except Missing:
-        what = "cannot take packets out of GUE: the kernel module fou is not loaded"
-        try:
-            subprocess.run(["modprobe", "fou"], capture_output=True, check=True, timeout=MODPROBE_DEADLINE_S)
+    except Missing as error:
+        if _modprobe("fou"):
             return GenericNetlink("fou")
-        except (OSError, subprocess.SubprocessError, Missing) as error:
-            raise Missing(f"{what}: modprobe fou") from error
+        what = "cannot take packets out of GUE: the kernel module fou is not loaded"
+        raise Missing(f"{what}: modprobe fou") from error
+
+
+def _modprobe(name: str) -> bool:
+    argv = ["modprobe", "--quiet", name]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(argv, capture_output=True, check=False, timeout=MODPROBE_DEADLINE_S).returncode == 0
+    return False

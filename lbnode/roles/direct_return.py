@@ -43,7 +43,8 @@ def _receiver(service: Service, own: IPAddress | None) -> list[Row]:
     if service.ipvs.forwarding == "route":
         return [Sysctl(name, value) for name, value in QUIET_ABOUT_VIPS.items()] if four else []
     if service.ipvs.tunnel == "gre":
-        link = Link(GRE4, "gre", str(own)) if four else Link(GRE6, "ip6gre", str(own))
+        checksum = service.ipvs.tunnel_checksum == "full"
+        link = Link(GRE4 if four else GRE6, "gre" if four else "ip6gre", str(own), checksum=checksum)
     else:
         link = Link(TUNNEL4, "ipip", str(own)) if four else Link(TUNNEL6, "ip6tnl", str(own))
     found: list[Row] = [link]

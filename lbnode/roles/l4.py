@@ -34,6 +34,7 @@ from lbnode.resources import (
     Sysctl,
     VirtualService,
 )
+from lbnode.roles import too_big
 from lbnode.roles.direct_return import VIP_LINK
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.places import Place, places
@@ -92,6 +93,7 @@ def groundwork(inputs: Inputs, prober: Prober | None = None) -> Desired:
     rows: list[Row] = [Sysctl(name, value) for name, value in SYSCTLS.items()]
     rows += [*FAIL_RULES, IpvsTimeouts(limits.tcp_timeout_s, limits.tcp_fin_timeout_s, limits.udp_timeout_s)]
     rows += [Link(VIP_LINK, "dummy"), *(Address(vip, VIP_LINK) for vip in sorted(vips))]
+    rows += too_big.listeners(inputs.node, inputs.cluster.services.values())
     probes = (prober or Prober(inputs.cluster, inputs.name)).rows()
     return Desired((*rows, *probes), {row.key: "for probes" for row in probes})
 

@@ -8,19 +8,33 @@ import cluster
 import pytest
 
 from lbnode.cli import run
-from lbnode.doctor import devices, host, modules, packets, programs, rights, settings
+from lbnode.doctor import devices, host, modules, packets, programs, rights, rules, settings
 from lbnode.doctor.finding import Finding
 from lbnode.doctor.packets import Way
 from lbnode.doctor.rights import Inotify
 from lbnode.doctor.settings import Listener
 from lbnode.haproxy import render
 from lbnode.paths import Paths
-from lbnode.resources import Address, Link, Running, Sysctl, VirtualService
+from lbnode.resources import (
+    Address,
+    FilterDamage,
+    FouPort,
+    Link,
+    MssClamp,
+    Running,
+    ServiceKey,
+    SourceAllow,
+    SynLimit,
+    Sysctl,
+    VirtualService,
+)
 from lbnode.roles import desired
 from lbnode.roles.inputs import Inputs
 from lbnode.templates import load
 
 APPLY = "lbnode apply --role l4"
+KEY = ServiceKey("198.51.100.1", "tcp", 80)
+TUNNELS = {version: packets.Tunnel(version, outer, 1500, clamped=True) for version, outer in ((4, 20), (6, 40))}
 
 
 def short(findings: Iterable[Finding]) -> list[tuple[str, str]]:
@@ -36,7 +50,7 @@ def test_a_finding_reads_as_one_line_and_its_mend() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("l4-1", ("dummy", "ip_vs", "ip_vs_rr", "ip_vs_mh")),
+        ("l4-1", ("dummy", "ip6_tunnel", "ip_vs", "ip_vs_rr", "ip_vs_mh")),
         ("l7-1", ("dummy", "ipip", "ip6_tunnel")),
         ("s1", ("dummy", "ip6_tunnel")),
     ],
@@ -45,6 +59,20 @@ def test_the_rows_of_a_role_say_which_modules_it_needs(name: str, expected: tupl
     whole = cluster.small()
     rows = desired(whole.nodes[name].role, Inputs(whole, name, templates=load())).rows
     assert modules.needed(rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "expected"),
+    [("gre", {"dummy", "ip_gre", "ip6_gre"}), ("gue", {"dummy", "ipip", "ip6_tunnel", "fou"})],
+)
+def test_every_tunnel_has_its_modules_and_its_loss(tunnel: str, expected: set[str]) -> None:
+    whole = cluster.small("ports: [80, 443], pool: web", f"pool: web, ipvs: {{tunnel: {tunnel}}}")
+    rows = desired("l7", Inputs(whole, "l7-1", templates=load())).rows
+    assert set(modules.needed(rows)) == expected
+    links = [row for row in rows if isinstance(row, Link)]
+    found = devices.check((), links, (), APPLY)
+    assert {finding.name.split()[1] for finding in found} == {link.name for link in links}
+    assert {finding.verdict for finding in found} == {"fail"}
 
 
 def test_modules_that_are_there_or_will_be_are_good() -> None:
@@ -195,25 +223,35 @@ def test_what_is_not_wanted_or_not_ours_is_a_warning() -> None:
     ],
 )
 def test_the_narrowest_way_to_a_real_server_counts(version: int, mtu: int, verdict: str, words: str) -> None:
-    (found,) = packets.ways(version, [Way("wide", "eth1", 9001), Way("narrow", "eth0", mtu)])
+    (found,) = packets.ways(TUNNELS[version], [Way("wide", "eth1", 9001), Way("narrow", "eth0", mtu)])
     assert (found.name, found.verdict) == (f"mtu ipv{version}", verdict)
     assert found.seen.startswith(f"{mtu} on eth0 to narrow, {mtu - (20 if version == 4 else 40)} inside the tunnel")
     assert words in found.seen
     assert ("MTU of 1500 or more" in found.mend) == (verdict != "ok")
 
 
-def test_a_narrow_way_names_the_mss_that_fits() -> None:
-    (four,) = packets.ways(4, [Way("192.0.2.1", "eth0", 1400)])
-    assert four.mend.endswith("or lower `mss` to 1340 in /etc/lb/templates/haproxy.cfg.j2")
-    (six,) = packets.ways(6, [Way("2001:db8::1", "eth0", 1400)])
-    assert six.mend.endswith("or lower `mss` to 1300 in /etc/lb/templates/haproxy.cfg.j2")
+def test_a_narrow_way_names_the_mtu_to_say() -> None:
+    for version in (4, 6):
+        (found,) = packets.ways(TUNNELS[version], [Way("s1", "eth0", 1400)])
+        assert found.mend.endswith("1500 or more; or say `tunnel: {mtu: 1400, clamp_mss: true}` in the cluster file")
+        told = packets.Tunnel(version, TUNNELS[version].outer, 1400, clamped=True)
+        assert [one.verdict for one in packets.ways(told, [Way("s1", "eth0", 1400)])] == ["ok"]
+
+
+def test_what_the_tunnel_adds_counts_and_so_does_a_clamp_that_nobody_wants() -> None:
+    gue = packets.Tunnel(6, 52, 1500, clamped=True)
+    (found,) = packets.ways(gue, [Way("s1", "eth0", 1500)])
+    assert found.seen.endswith("1448 inside the tunnel: enough for the MSS of 1388 that clients are told")
+    free = packets.Tunnel(6, 52, 1500, clamped=False)
+    (found,) = packets.ways(free, [Way("s1", "eth0", 1500)])
+    assert (found.verdict, "MTU of 1552 or more" in found.mend) == ("warn", True)
 
 
 def test_real_servers_without_a_route_are_named() -> None:
-    found = packets.ways(4, [Way("192.0.2.1"), Way("192.0.2.2", "eth0", 1520), Way("192.0.2.3")])
+    found = packets.ways(TUNNELS[4], [Way("192.0.2.1"), Way("192.0.2.2", "eth0", 1520), Way("192.0.2.3")])
     assert short(found) == [("route ipv4", "fail"), ("mtu ipv4", "ok")]
     assert found[0].seen == "no route to 192.0.2.1, 192.0.2.3"
-    assert packets.ways(6, []) == ()
+    assert packets.ways(TUNNELS[6], []) == ()
 
 
 def test_the_shipped_configuration_tells_an_mss_that_fits() -> None:
@@ -223,31 +261,79 @@ def test_the_shipped_configuration_tells_an_mss_that_fits() -> None:
     told = packets.binds(config, vips)
     assert told == {"198.51.100.1": 1440, "2001:db8:c633:6401::1": 1400}
     for version, vip in ((4, vips[0]), (6, vips[1])):
-        (found,) = packets.haproxy_mss(version, {vip: told[vip]}, 1500)
+        (found,) = packets.haproxy_mss(TUNNELS[version], {vip: told[vip]}, 1500)
         assert found.verdict == "ok"
 
 
 def test_a_bind_without_mss_is_found_and_mended() -> None:
     config = "frontend www\n  bind 198.51.100.1:80\n  bind 198.51.100.1:443 mss 1440\n  bind 127.0.0.1:8404 mss 9\n"
     assert packets.binds(config, ["198.51.100.1"]) == {"198.51.100.1": 0}
-    (found,) = packets.haproxy_mss(4, {"198.51.100.1": 0}, 1500)
+    (found,) = packets.haproxy_mss(TUNNELS[4], {"198.51.100.1": 0}, 1500)
     assert found.verdict == "warn"
     assert found.seen.startswith("1460 at 198.51.100.1 told to clients, 1440 fits into the tunnel at MTU 1500")
-    assert found.mend == "say `mss 1440` in the bind lines of /etc/lb/templates/haproxy.cfg.j2"
-    assert packets.haproxy_mss(4, {}, 1500) == ()
+    assert found.mend == (
+        "say `tunnel: {mtu: 1500, clamp_mss: true}` in the cluster file; in a haproxy.cfg.j2 of your own: "
+        "`mss 1440` in the bind lines"
+    )
+    assert packets.haproxy_mss(TUNNELS[4], {}, 1500) == ()
 
 
 @pytest.mark.parametrize(
-    ("mtu", "advertised", "verdict"), [(1500, 0, "warn"), (1500, 1400, "ok"), (1540, 0, "ok"), (1500, 1440, "warn")]
+    ("mtu", "advertised", "clamp", "verdict"),
+    [
+        (1500, 0, 0, "warn"),
+        (1500, 1400, 0, "ok"),
+        (1540, 0, 0, "ok"),
+        (1500, 1440, 0, "warn"),
+        (1500, 0, 1400, "ok"),
+        (1500, 0, 1420, "warn"),
+    ],
 )
-def test_a_backend_that_answers_directly_tells_by_its_route(mtu: int, advertised: int, verdict: str) -> None:
-    (found,) = packets.route_mss(6, ["2001:db8:5::1"], mtu, advertised)
+def test_a_backend_that_answers_directly_tells_by_its_route_and_clamp(
+    mtu: int, advertised: int, clamp: int, verdict: str
+) -> None:
+    (found,) = packets.route_mss(TUNNELS[6], {"2001:db8:5::1": clamp}, mtu, advertised)
     assert found.verdict == verdict
-    assert (found.mend == "ip -6 route change default ... advmss 1400") == (verdict == "warn")
+    assert (found.mend == "say `tunnel: {mtu: 1500, clamp_mss: true}` in the cluster file") == (verdict == "warn")
+
+
+FILTER = (SourceAllow(KEY, ("10.0.0.0/8",)), MssClamp("198.51.100.1", 1436))
+
+
+def test_rules_that_are_missing_or_different_are_failures() -> None:
+    assert short(rules.check("filter", FILTER, FILTER, APPLY)) == [("filter", "ok")]
+    found = rules.check("filter", [MssClamp("198.51.100.1", 1460)], FILTER, APPLY)
+    assert [(one.name, one.verdict, one.seen, one.mend) for one in found] == [
+        (
+            "mss-clamp 198.51.100.1",
+            "fail",
+            "mss 1460 -> 1436: clients are told an MSS that does not fit into the tunnel",
+            APPLY,
+        ),
+        ("source-allow 198.51.100.1:80/tcp", "fail", "missing: everybody reaches the service", APPLY),
+    ]
+
+
+def test_rules_and_ports_that_are_too_much() -> None:
+    found = rules.check("filter", [*FILTER, SynLimit(KEY, 1, 1), FilterDamage("not ours: chain x")], FILTER, APPLY)
+    assert short(found) == [("filter", "ok"), ("filter-damage", "fail"), ("syn-limit 198.51.100.1:80/tcp", "warn")]
+    (lost,) = rules.check("gue", [], [FouPort(4, 6080)], APPLY)
+    assert lost.seen == "missing: what the L4 nodes send through GUE is dropped"
+
+
+def test_nf_tables_is_asked_for_only_where_it_is_needed() -> None:
+    nothing = rules.NfTables(kernel=False, program=False)
+    assert rules.nf_tables(nothing, ()) == ()
+    (found,) = rules.nf_tables(nothing, FILTER)
+    assert found.seen == "this kernel has none, and source-allow, mss-clamp need it"
+    (found,) = rules.nf_tables(rules.NfTables(kernel=True, program=False), FILTER)
+    assert found.mend == "apt install nftables"
+    assert short(rules.nf_tables(rules.NfTables(kernel=True, program=True), FILTER)) == [("nf_tables", "ok")]
+    assert modules.needed((*FILTER, FouPort(4, 6080), Link("lb-gre", "gre"))) == ("nf_tables", "fou", "ip_gre")
 
 
 def test_a_jumbo_uplink_tells_no_more_than_clients_can_send() -> None:
-    (found,) = packets.route_mss(4, ["198.51.100.1"], 9000, 0)
+    (found,) = packets.route_mss(TUNNELS[4], {"198.51.100.1": 0}, 9000, 0)
     assert found.verdict == "ok"
 
 

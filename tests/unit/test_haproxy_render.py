@@ -78,6 +78,19 @@ def test_vips_are_bound_by_address_and_never_to_a_device() -> None:
     assert " interface " not in text
 
 
+@pytest.mark.parametrize(
+    ("tunnel", "ipvs", "bind"),
+    [
+        ({"mtu": 9000}, {}, "bind 198.51.100.1:80 mss 8940\n"),
+        ({}, {"tunnel": "gue"}, "bind 198.51.100.1:80 mss 1428\n"),
+        ({"clamp_mss": False}, {}, "bind 198.51.100.1:80\n"),
+    ],
+)
+def test_clients_are_told_what_fits_into_the_tunnel(tunnel: object, ipvs: object, bind: str) -> None:
+    text = rendered(tunnel=tunnel, services={"www": {"vips": ["198.51.100.1"], "pool": "apps", "ipvs": ipvs}})
+    assert f"    {bind}" in text
+
+
 def test_frontends_and_backends_never_share_a_name() -> None:
     # HAProxy 3.3 refuses it; a service may be called like one of our own sections.
     text = rendered(services={name: {"vips": ["198.51.100.1"], "pool": "apps"} for name in ("enabler", "health")})

@@ -84,6 +84,22 @@ def test_any_order_becomes_canonical(
     assert kernel.newest_first == before
 
 
+def test_one_that_leaves_is_moved_with_the_slots_of_the_others() -> None:
+    """No file says its weight any more."""
+    kernel = Kernel()
+    for address, weight in zip(ADDRESSES[:3], (100, 0, 100), strict=True):
+        kernel.run(steps.requests(Change(None, row(address, weight, 100))))
+    records = {
+        address: rows.record_of_destination(
+            row(address, kernel.newest_first[address][0]), kernel.newest_first[address][0]
+        )
+        for address in kernel.oldest_first
+    }
+    for group in steps.moves(KEY, records, [ADDRESSES[1]], {ADDRESSES[0]: 100, ADDRESSES[2]: 100}):
+        kernel.run(group)
+    assert kernel.newest_first[ADDRESSES[1]] == (0, 100)
+
+
 def test_a_row_that_is_down_is_added_with_its_slots() -> None:
     kernel = Kernel()
     kernel.run(steps.requests(Change(None, row("192.0.2.1", 0, 100))))
