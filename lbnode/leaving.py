@@ -4,6 +4,9 @@ have ended. PURE.
 Taken out of the table at once, it would lose the flows it has. So its row stays, at weight 0, as long as the kernel
 counts connections on it, and no longer than the cluster file allows; only then it goes, and its share is given to
 others. Every L4 node does so by itself: how long that takes is up to the flows of each.
+
+The kernel does not tell with which weight a row at 0 holds its place in the table, and the file says it no more: it is
+taken to be the commonest of the service, as `lbnode.impact` does for all rows that no file knows.
 """
 
 from collections import defaultdict
@@ -11,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lbnode.drivers import Busy
+from lbnode.impact import usual
 from lbnode.resources import Destination, DestinationOrder, Key, Row, ServiceKey, VirtualService
 from lbnode.roles.inputs import Desired
 
@@ -33,7 +37,11 @@ def linger(actual: Sequence[Row], wanted: Desired, busy: Mapping[Key, Busy]) -> 
         else row
         for row in wanted.rows
     ]
-    rows += [replace(row, weight=0) for row in staying]
+    held: defaultdict[ServiceKey, list[int]] = defaultdict(list)
+    for other in wanted.rows:
+        if isinstance(other, Destination) and other.service in names:
+            held[other.service].append(other.table_weight)
+    rows += [replace(row, weight=0, table_weight=row.weight or usual(held[row.service])) for row in staying]
     reasons = {row.key: _reason(busy[row.key], wanted.removal_s) for row in staying}
     lines = tuple(f"{row.title}: {reasons[row.key]}" for row in staying)
     return replace(wanted, rows=tuple(rows), reasons={**wanted.reasons, **reasons}), lines

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from lbnode.agent import control, events, pages
+from lbnode.agent.drift import mended
 from lbnode.agent.http import Site
 from lbnode.agent.metrics import Counts
 from lbnode.agent.systemd import notify
@@ -50,7 +51,7 @@ class Agent:
         self._drivers = drivers(identity)
         self._cluster: Cluster = load_cluster(identity)
         self._cluster_stamp = self._stamp()
-        self._reading = files.read(identity.paths, identity.role)
+        self._reading = files.read(identity.paths, identity.role, time.time())
         self._decisions = Decisions(identity)
         self._desired = Desired()
         self._left = Plan()
@@ -101,6 +102,7 @@ class Agent:
             "agent": {"pid": os.getpid(), "since": self._since},
             "admin": str(self._reading.state),
             "admin_mode": str(self._reading.state.mode),
+            "admin_next": self._reading.next,
             "verdicts": [verdict.as_json() for verdict in self._desired.verdicts],
             "last_pass": self._last,
             "counts": dict(self._counts.__dict__),
@@ -125,7 +127,12 @@ class Agent:
             well = await asyncio.to_thread(self._pass, ", ".join(dict.fromkeys(causes)))
             notify("READY=1")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), RESYNC_S if well else RETRY_S)
+                await asyncio.wait_for(self._wake.wait(), self._patience(well))
+
+    def _patience(self, well: bool) -> float:
+        """Seconds until the next pass, unless something wakes it."""
+        rest = RESYNC_S if well else RETRY_S
+        return rest if self._reading.next is None else max(0.0, min(rest, self._reading.next - time.time()))
 
     async def _follow_files(self) -> None:
         """Takes in what the operator's files say now, and probes what they ask for before deciding on it."""
@@ -168,7 +175,7 @@ class Agent:
 
     def _admin(self) -> Any:
         """The admin state now; the agent-check responder asks for every answer, so it never lags behind the file."""
-        self._reading = files.read(self._identity.paths, self._identity.role, self._reading.state)
+        self._reading = files.read(self._identity.paths, self._identity.role, time.time(), self._reading.state)
         self._tell("maintenance", self._reading.problem)
         return self._reading.state
 
@@ -184,7 +191,7 @@ class Agent:
             self._counts.add(None)
             self._tell("pass", str(error))
             return False
-        drift = self._drift(before, done)
+        drift = mended(before, self._desired, self._left, done)
         if cause == DRIFT and not drift:
             cause = "time has come"  # for a step of a slow start, or for a destination that has left
         self._counts.add(done, drift)
@@ -200,13 +207,6 @@ class Agent:
             "waiting": list(done.left.waiting),
         }
         return not done.errors
-
-    def _drift(self, before: Desired, done: Pass) -> int:
-        """How many of the changes that were made nobody had asked for: the same was wanted before, and was there."""
-        if not done.results or before.rows != self._desired.rows or self._left.waiting != done.left.waiting:
-            return 0
-        unfinished = {change.row.key for change in self._left.changes}
-        return sum(not result.error and result.change.row.key not in unfinished for result in done.results)
 
     def _remember(self, cause: str, done: Pass) -> None:
         """Tells what was done; what failed is told once, as a problem, however often it is tried again."""

@@ -35,6 +35,7 @@ KNOWN = (
     Known("lbnode_build_info", "1; which lbnode runs, on which node.", ("version", "node", "role")),
     Known("lbnode_start_time_seconds", "When the agent began, in seconds since 1970."),
     Known("lbnode_admin_state", "1 for what people have set this node to: ready, drain or maint; else 0.", ("state",)),
+    Known("lbnode_admin_next_seconds", "When that will be another state by itself, in seconds since 1970, if it will."),
     Known("lbnode_in_service", "L7 and backend nodes: 1 while the node takes new flows."),
     Known("lbnode_announced", "L4 nodes: 1 while the VIP is to be announced.", ("vip",)),
     Known("lbnode_peer_up", "L4 nodes: 1 while the BGP session is up.", ("peer",)),
@@ -118,6 +119,8 @@ class Snapshot:
         yield "lbnode_start_time_seconds", (), status["agent"]["since"]
         for state in ("ready", "drain", "maint"):
             yield "lbnode_admin_state", (state,), status["admin_mode"] == state
+        if status["admin_next"] is not None:
+            yield "lbnode_admin_next_seconds", (), status["admin_next"]
         for name, count in status["counts"].items():
             yield f"lbnode_{name}_total", (), count
         if last:

@@ -20,7 +20,9 @@ logs_option = click.option(
 
 
 def stack_option(text: str, default: str | None = None) -> Callable[[Command], Command]:
-    return click.option("--stack", type=click.Choice(STACKS), default=default, show_default=True, help=text)
+    return click.option(
+        "--stack", type=click.Choice(STACKS), default=default, show_default=default is not None, help=text
+    )
 
 
 @click.group()

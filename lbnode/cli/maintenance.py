@@ -1,43 +1,102 @@
 """`lbnode drain`, `maint`, `ready`: write the maintenance files; the agent acts on them."""
 
+import time
+from dataclasses import replace
+
 import click
 
 from lbnode.agent import control
 from lbnode.cli.options import Common, common
+from lbnode.errors import LbnodeError, NotReady
+from lbnode.maintenance.calm import seconds
 from lbnode.maintenance.files import write
 from lbnode.maintenance.state import READY, AdminState, Mode
 
+
+class Span(click.ParamType[int]):
+    """A time such as 90s, 5min, 2h or 1h30m; in seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return value if isinstance(value, int) else seconds(str(value))
+        except LbnodeError as error:
+            self.fail(str(error), param, ctx)
+
+
 reason_option = click.option("--reason", default="", help="Why, for status and for whoever looks next.")
+for_option = click.option("--for", "lasting", type=Span(), help="Be ready again after that time, by itself: 2h.")
 
 
-def _set(common: Common, state: AdminState) -> int:
+def _set(common: Common, state: AdminState) -> dict[str, object]:
+    """Writes the state and wakes the agent. Returns what was done, for `_show`."""
     write(common.paths, state)
     told = control.ask(common.paths, "wake") is not None
-    text = f"{common.paths.agent_check}: {state}"
-    if not told:
+    return {"file": str(common.paths.agent_check), "state": str(state), "agent": told}
+
+
+def _show(common: Common, done: dict[str, object]) -> int:
+    text = f"{done['file']}: {done['state']}"
+    if not done["agent"]:
         text += "\nno agent is running here: `lbnode apply` makes it so"
-    common.show({"file": str(common.paths.agent_check), "state": str(state), "agent": told}, text)
+    if "flows" in done:
+        text += f"\nflows: {done['flows']}, after {done['seconds']} s"
+    common.show(done, text)
     return 0
 
 
-@click.command()
-@reason_option
-@common
-def drain(common: Common, reason: str) -> int:
-    """Take no new flows; keep the ones there are."""
-    return _set(common, AdminState(Mode.DRAIN, "drain", reason=reason))
+def _lasting(state: AdminState, lasting: int | None) -> AdminState:
+    return state if lasting is None else replace(state, until=int(time.time()) + lasting)
 
 
 @click.command()
 @reason_option
+@for_option
+@click.option("--deadline", type=Span(), help="End the flows that are left after that time, by itself: 30min.")
+@click.option("--wait", is_flag=True, help="Return when no flow is left.")
+@click.option("--timeout", type=Span(), help="Wait no longer than that; exit 75 if flows are left then.")
 @common
-def maint(common: Common, reason: str) -> int:
-    """Take this node out of service."""
-    return _set(common, AdminState(Mode.MAINT, "maint", reason=reason))
+def drain(
+    common: Common, reason: str, lasting: int | None, deadline: int | None, wait: bool, timeout: int | None
+) -> int:
+    """Take no new flows; keep the ones there are.
+
+    Times are such as 90s, 5min, 2h or 1h30m.
+    """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout belongs to --wait")
+    if lasting is not None and deadline is not None and lasting <= deadline:
+        raise click.UsageError("--for must be longer than --deadline: the node would be ready again before it")
+    state = _lasting(AdminState(Mode.DRAIN, "drain", reason=reason), lasting)
+    if deadline is not None:
+        state = replace(state, deadline=int(time.time()) + deadline)
+    if not wait:
+        return _show(common, _set(common, state))
+    from lbnode.cli.waiting import until_calm, watched
+
+    # What cannot be watched is said before anything is changed.
+    watch = watched(common)
+    done = _set(common, state)
+    found = until_calm(watch, timeout)
+    _show(common, {**done, **found})
+    return 0 if found["ended"] else NotReady.exit_code
+
+
+@click.command()
+@reason_option
+@for_option
+@common
+def maint(common: Common, reason: str, lasting: int | None) -> int:
+    """Take this node out of service.
+
+    Times are such as 90s, 5min, 2h or 1h30m.
+    """
+    return _show(common, _set(common, _lasting(AdminState(Mode.MAINT, "maint", reason=reason), lasting)))
 
 
 @click.command()
 @common
 def ready(common: Common) -> int:
     """Put this node back into service."""
-    return _set(common, READY)
+    return _show(common, _set(common, READY))

@@ -31,6 +31,8 @@ def _without_agent(common: Common) -> dict[str, Any]:
         "role": identity.role,
         "agent": None,
         "admin": str(view.reading.state),
+        "admin_mode": str(view.reading.state.mode),
+        "admin_next": view.reading.next,
         "verdicts": [verdict.as_json() for verdict in view.desired.verdicts],
         "tables": left.tables_as_json(),
         "last_pass": {"changes": len(left.changes), "foreign": list(left.foreign)},

@@ -1,6 +1,7 @@
 """What a verb sees before it decides: the node's files, and the health as the agent holds it, or probed once."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ def current(identity: Identity, prepare: bool = False) -> View:
     `prepare`: what probes need on this node may be made first. Otherwise what cannot be probed yet stays unknown.
     """
     cluster = load_cluster(identity)
-    reading = read(identity.paths, identity.role)
+    reading = read(identity.paths, identity.role, time.time())
     if reading.problem:
         raise LbnodeError(f"cannot tell what this node is set to: {reading.problem}")
     health = _health(identity, cluster, prepare)

@@ -7,14 +7,15 @@ traffic every row is a message of its own (`lbnode.ipvs.steps` says why).
 
 import errno
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lbnode.drivers import Result
 from lbnode.ipvs import codec, order, steps
 from lbnode.ipvs.codec import Command
-from lbnode.ipvs.netlink import GenericNetlink, Request
+from lbnode.ipvs.messages import Request
+from lbnode.ipvs.netlink import GenericNetlink
 from lbnode.maglev import SLOTS
 from lbnode.plan import Change
 from lbnode.resources import Destination, DestinationOrder, Row, ServiceKey, VirtualService
@@ -87,9 +88,10 @@ def reorder(
     changes: Sequence[Change],
     found: Mapping[ServiceKey, Mapping[str, codec.Destination]],
     known: Known,
+    used: Collection[ServiceKey] = (),
 ) -> list[Result]:
-    """Mends orders. `found` has each service's destinations as they stand, by name, oldest first. An order that goes
-    needs nothing."""
+    """Mends orders. `found` has each service's destinations as they stand, by name, oldest first; `used` are those with
+    connections: to what was withdrawn a moment ago routers may still send. An order that goes needs nothing."""
     errors = [""] * len(changes)
     plan: list[_Step] = []
     for index, change in enumerate(changes):
@@ -99,7 +101,7 @@ def reorder(
         records, weights, service = found[key], known.table_weights.get(key, {}), known.services.get(key)
         if missing := [name for name in canonical if name not in records]:
             errors[index] = f"{steps.cannot(change)}: {', '.join(missing)} is not there"
-        elif change.quiet and service is not None:
+        elif change.quiet and service is not None and key not in used:
             moves = steps.moves(key, records, canonical, weights)
             plan.append(_Step(index, [steps.without_scheduler(Command.SET_SERVICE, service)]))
             plan += [_Step(index, requests, tolerated=1) for requests in moves]

@@ -16,7 +16,7 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from lbnode.errors import LbnodeError
-from lbnode.ipvs.netlink import Request, attribute, attributes
+from lbnode.ipvs.messages import Request, attribute, attributes
 
 FAMILY = "IPVS"
 
@@ -129,29 +129,28 @@ def destinations_query(service: Service) -> Request:
 
 
 def decode_service(payload: bytes) -> Service:
-    """The service in an answer (or a request). Raises LbnodeError when there is none."""
+    """The service in an answer (or a request). Raises LbnodeError when there is none, or a broken one."""
     try:
-        return _service(attributes(attributes(payload)[_CMD_SERVICE]))
+        return _service(attributes(attributes(payload)[_CMD_SERVICE], unique=True))
     except KeyError as missing:
         raise LbnodeError(f"cannot decode an IPVS service: attribute {missing} is not there") from None
 
 
 def decode_destination(payload: bytes) -> Destination:
-    """The destination in an answer (or a request). Raises LbnodeError when there is none."""
-    order = sys.byteorder
+    """The destination in an answer (or a request). Raises LbnodeError when there is none, or a broken one."""
     try:
-        found = attributes(attributes(payload)[_CMD_DEST])
+        found = attributes(attributes(payload)[_CMD_DEST], unique=True)
         return Destination(
-            # No family before Linux 3.18, which knew no mixed ones and here is taken for IPv4.
-            _address(_number(found, _D_FAMILY) or socket.AF_INET, found[_D_ADDR]),
-            int.from_bytes(found[_D_PORT], "big"),
-            int.from_bytes(found[_D_FWD], order),
-            int.from_bytes(found[_D_WEIGHT], order),
-            int.from_bytes(found[_D_UPPER], order),
-            int.from_bytes(found[_D_LOWER], order),
-            _number(found, _D_TUN_TYPE),  # absent before Linux 5.2, which knew IPIP alone
-            int.from_bytes(found.get(_D_TUN_PORT, b""), "big"),
-            _number(found, _D_TUN_FLAGS),
+            _address(_number(found, _D_FAMILY, 2), _exactly(found, _D_ADDR, 16)),
+            int.from_bytes(_exactly(found, _D_PORT, 2), "big"),
+            _number(found, _D_FWD, 4),
+            _number(found, _D_WEIGHT, 4),
+            _number(found, _D_UPPER, 4),
+            _number(found, _D_LOWER, 4),
+            # Absent before Linux 5.2, which knew IPIP alone.
+            _number(found, _D_TUN_TYPE, 1, absent=Tunnel.IPIP),
+            int.from_bytes(_exactly(found, _D_TUN_PORT, 2), "big") if _D_TUN_PORT in found else 0,
+            _number(found, _D_TUN_FLAGS, 2, absent=0),
         )
     except KeyError as missing:
         raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None
@@ -161,8 +160,8 @@ def decode_connections(payload: bytes) -> int:
     """How many entries the destination in an answer has in the connection table: flows that are open, flows of which a
     side has ended or that know no end (UDP), and clients with persistence."""
     try:
-        found = attributes(attributes(payload)[_CMD_DEST])
-        return sum(int.from_bytes(found[kind], sys.byteorder) for kind in (_D_ACTIVE, _D_INACTIVE, _D_PERSISTENT))
+        found = attributes(attributes(payload)[_CMD_DEST], unique=True)
+        return sum(_number(found, kind, 4) for kind in (_D_ACTIVE, _D_INACTIVE, _D_PERSISTENT))
     except KeyError as missing:
         raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None
 
@@ -194,22 +193,27 @@ def _destination_part(destination: Destination, whole: bool) -> bytes:
 
 
 def _service(found: dict[int, bytes]) -> Service:
-    family = int.from_bytes(found[_AF], sys.byteorder)
+    family = _number(found, _AF, 2)
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        raise LbnodeError(f"cannot decode an IPVS service of address family {family}")
+    name, end, _ = found[_SCHED].partition(b"\0")
+    if not end:
+        raise LbnodeError("cannot decode an IPVS service: the name of its scheduler has no end")
     service = Service(
         address="",
         protocol=0,
         port=0,
-        scheduler=found[_SCHED].rstrip(b"\0").decode("ascii", "replace"),
-        flags=int.from_bytes(found[_FLAGS][:4], sys.byteorder) & ~HASHED,
-        timeout=_number(found, _TIMEOUT),
-        prefix=_prefix(family, found[_NETMASK]),
-        fwmark=_number(found, _FWMARK),
+        scheduler=name.decode("ascii", "replace"),
+        flags=int.from_bytes(_exactly(found, _FLAGS, 8)[:4], sys.byteorder) & ~HASHED,
+        timeout=_number(found, _TIMEOUT, 4),
+        prefix=_prefix(family, _exactly(found, _NETMASK, 4)),
+        fwmark=_number(found, _FWMARK, 4, absent=0),
         family=family,
     )
     if service.fwmark:
         return service
-    address, port = _address(family, found[_ADDR]), int.from_bytes(found[_PORT], "big")
-    return service._replace(address=address, protocol=int.from_bytes(found[_PROTOCOL], sys.byteorder), port=port)
+    address, port = _address(family, _exactly(found, _ADDR, 16)), int.from_bytes(_exactly(found, _PORT, 2), "big")
+    return service._replace(address=address, protocol=_number(found, _PROTOCOL, 2), port=port)
 
 
 def _service_key(service: Service) -> bytes:
@@ -224,8 +228,19 @@ def _nest(kind: int, body: bytes) -> bytes:
     return _NEST.pack(4 + len(body), kind | _NESTED) + body
 
 
-def _number(found: dict[int, bytes], kind: int) -> int:
-    return int.from_bytes(found.get(kind, b""), sys.byteorder)
+def _exactly(found: dict[int, bytes], kind: int, size: int) -> bytes:
+    """Raises LbnodeError when the attribute has another size, KeyError when it is not there."""
+    value = found[kind]
+    if len(value) != size:
+        raise LbnodeError(f"cannot decode IPVS attribute {kind}: it has {len(value)} bytes, not {size}")
+    return value
+
+
+def _number(found: dict[int, bytes], kind: int, size: int, absent: int | None = None) -> int:
+    """`absent` is what one that is not there means, when it means something."""
+    if absent is not None and kind not in found:
+        return absent
+    return int.from_bytes(_exactly(found, kind, size), sys.byteorder)
 
 
 def _packed_address(text: str) -> tuple[int, bytes]:
@@ -238,7 +253,9 @@ def _packed_address(text: str) -> tuple[int, bytes]:
 def _address(family: int, packed: bytes) -> str:
     if family == socket.AF_INET:
         return socket.inet_ntop(socket.AF_INET, packed[:4])
-    text = socket.inet_ntop(socket.AF_INET6, packed[:16])
+    if family != socket.AF_INET6:
+        raise LbnodeError(f"cannot decode an IPVS address of family {family}")
+    text = socket.inet_ntop(socket.AF_INET6, packed)
     # The C library writes mapped addresses with dots, Python's canonical form has none.
     return str(IPv6Address(text)) if "." in text else text
 
@@ -250,9 +267,11 @@ def _netmask(family: int, prefix: int) -> bytes:
 
 
 def _prefix(family: int, netmask: bytes) -> int:
-    """0 when the whole address counts."""
+    """0 when the whole address counts; below 0 for a mask that is none: all clients in one, or with holes in it."""
     if family == socket.AF_INET6:
         bits = int.from_bytes(netmask, sys.byteorder)
         return 0 if bits == 128 else bits
     bits = int.from_bytes(netmask, "big").bit_count()
-    return 0 if bits == 32 else bits
+    if bits and netmask == _netmask(family, bits):
+        return 0 if bits == 32 else bits
+    return -1 - bits

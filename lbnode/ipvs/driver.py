@@ -20,7 +20,8 @@ from lbnode.ipvs import batches, codec, live, removal, rows, steps, timeouts
 from lbnode.ipvs.batches import Known
 from lbnode.ipvs.ledger import Ledger
 from lbnode.ipvs.memory import Memory
-from lbnode.ipvs.netlink import GenericNetlink, Request
+from lbnode.ipvs.messages import Request
+from lbnode.ipvs.netlink import GenericNetlink
 from lbnode.paths import Paths
 from lbnode.plan import Change
 from lbnode.resources import Destination, DestinationOrder, IpvsTimeouts, Key, Row, ServiceKey, VirtualService
@@ -41,6 +42,8 @@ class _Wanted(NamedTuple):
         for row in rows:
             if isinstance(row, Destination):
                 names.setdefault(row.service, set()).add(row.name)
+            elif isinstance(row, VirtualService):
+                names.setdefault(row.service, set())
         return cls(rows, frozenset(_services(rows)), names, any(isinstance(row, IpvsTimeouts) for row in rows))
 
 
@@ -68,6 +71,7 @@ class IpvsDriver:
         self._known = Known()
         self._idle = set()
         self._memory.begin()
+        others: set[ServiceKey] = set()
         found: list[Row] = []
         foreign = [problem] if (problem := self._ledger.problem()) else []
         connections: dict[Key, int] = {}
@@ -85,10 +89,12 @@ class IpvsDriver:
                 self._known.saw(table.rows[:1], len(dump))
                 found += table.rows
                 foreign += table.foreign
-                names = self._wanted.names.get(key, set())
-                if not table.names <= names:
+                names = self._wanted.names.get(key)
+                if names is None:
+                    others.add(key)
+                elif not table.names <= names:
                     connections |= self._unwanted(key, table.records, dump, names)
-        return Observed(tuple(found), tuple(foreign), self._busy(connections))
+        return Observed(tuple(found), tuple(foreign), self._busy(connections, others))
 
     def apply(self, changes: Sequence[Change]) -> list[Result]:
         """All of it in as few batches as its orders allow: an order is mended from the rows that then stand."""
@@ -137,20 +143,25 @@ class IpvsDriver:
                     self._idle.add(row.key)
         return found
 
-    def _busy(self, connections: dict[Key, int]) -> dict[Key, Busy]:
+    def _busy(self, connections: dict[Key, int], others: Collection[ServiceKey]) -> dict[Key, Busy]:
+        """`others` are services of ours that nobody spoke of this time."""
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        since = self._ledger.unwanted(connections, now)
+        since = self._ledger.unwanted(connections, now, others)
         return {key: Busy(count, now - since[key]) for key, count in connections.items() if count}
 
     def _reorder(self, link: GenericNetlink, changes: list[Change]) -> list[Result]:
         """Mends the orders. An order whose rows are not all there waits."""
         found: dict[ServiceKey, dict[str, codec.Destination]] = {}
+        used: set[ServiceKey] = set()
         for change in changes:
             if isinstance(change.new, DestinationOrder):
                 key = change.new.service
-                oldest_first = reversed(_destinations(link, rows.record_of_key(key)))
-                found[key] = {rows.name_of(key, item): item for item in oldest_first if rows.is_ours(key, item)}
-        return batches.reorder(link, changes, found, self._known)
+                oldest_first = link.dump(codec.destinations_query(rows.record_of_key(key)))[::-1]
+                records = map(codec.decode_destination, oldest_first)
+                found[key] = {rows.name_of(key, item): item for item in records if rows.is_ours(key, item)}
+                if any(map(codec.decode_connections, oldest_first)):
+                    used.add(key)
+        return batches.reorder(link, changes, found, self._known, used)
 
     def _delete(self, link: GenericNetlink, changes: list[Change]) -> list[Result]:
         """Removes destinations and services, and the connections of those that have any."""

@@ -9,7 +9,7 @@ a ledger, what is not stays untouched.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,21 +60,25 @@ class Ledger:
     def remove(self, services: Iterable[ServiceKey]) -> None:
         self._replace(self.read() - set(services))
 
-    def unwanted(self, keys: Iterable[Key], now: float) -> Mapping[Key, float]:
+    def unwanted(
+        self, keys: Iterable[Key], now: float, others: Collection[ServiceKey] = frozenset()
+    ) -> Mapping[Key, float]:
         """Since when (seconds, on the clock of `now`) each of these destinations is unwanted: what was not known is
-        noted with `now`, what is not among them any more is forgotten."""
+        noted with `now`, what is not among them any more is forgotten. Destinations of `others` are not judged this
+        time: what was known of them stays."""
         known = self._times()
         found = {key: min(known.get(key, now), now) for key in keys}
-        if found != known:
+        noted = {key: since for key, since in known.items() if key[1:4] in others} | found
+        if noted != known:
             # Whoever may look, but not write, sees every one of them for the first time.
             with suppress(LbnodeError):
-                _write(self.times, sorted([*key, since] for key, since in found.items()))
+                _write(self.times, sorted([*key, since] for key, since in noted.items()))
         return found
 
     def _times(self) -> dict[Key, float]:
         try:
             entries = json.loads(self.times.read_text(encoding="utf-8"))
-            return {tuple(entry[:-1]): float(entry[-1]) for entry in entries}
+            return {tuple(map(_plain, entry[:-1])): float(entry[-1]) for entry in entries}
         except (OSError, ValueError, TypeError, LookupError):
             return {}
 
@@ -95,6 +99,13 @@ def _service(vip: object, protocol: Any, port: object) -> ServiceKey:
     if not isinstance(vip, str) or not isinstance(port, int) or protocol not in ("tcp", "udp", "sctp", "fwmark"):
         raise ValueError(f"no service: {vip} {protocol} {port}")
     return ServiceKey(vip, protocol, port)
+
+
+def _plain(part: object) -> str | int:
+    """Raises ValueError for what stands in no key."""
+    if not isinstance(part, str | int):
+        raise ValueError(f"no part of a key: {part}")  # noqa: TRY004 - of a file
+    return part
 
 
 def _write(path: Path, content: object) -> None:

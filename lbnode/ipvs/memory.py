@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lbnode.errors import LbnodeError
 from lbnode.ipvs import codec, rows
 from lbnode.ipvs.messages import align
 from lbnode.resources import Destination, Row, ServiceKey
@@ -38,7 +39,8 @@ class Table(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """Where the settings end in an object's bytes, with the head of the first counter; and where the family stands."""
+    """Where the settings end in the bytes of an object of one size, with the head of the first counter; and where the
+    family stands. Nothing of it is a setting when `end` is 0."""
 
     end: int = 0
     family: int = 0
@@ -46,6 +48,9 @@ class _Cut(NamedTuple):
 
     def settings(self, payload: bytes) -> bytes:
         return payload[: self.end] + payload[self.family : self.family_end]
+
+
+_NO_CUT = _Cut()
 
 
 class Memory:
@@ -57,7 +62,8 @@ class Memory:
         self._records: dict[bytes, codec.Destination] = {}
         self._tables: dict[ServiceKey, Table] = {}
         self._old_services, self._old_records, self._old_tables = self._services, self._records, self._tables
-        self._cut, self._service_cut = _Cut(), _Cut()
+        self._cuts: dict[int, _Cut] = {}
+        self._service_cuts: dict[int, _Cut] = {}
 
     def begin(self) -> None:
         """A new pass begins."""
@@ -67,32 +73,38 @@ class Memory:
 
     def service(self, payload: bytes) -> codec.Service:
         """As codec.decode_service."""
-        settings = self._service_cut.settings(payload)
+        settings = self._service_cuts.get(len(payload), _NO_CUT).settings(payload)
         found = self._services.get(settings) or self._old_services.get(settings)
         if found is None:
             found = codec.decode_service(payload)
-            self._service_cut = _cut(payload, _SERVICE_COUNTERS)
-            settings = self._service_cut.settings(payload)
+            self._service_cuts[len(payload)] = cut = _cut(payload, _SERVICE_COUNTERS)
+            settings = cut.settings(payload)
         if settings:
             self._services[settings] = found
         return found
 
     def destinations(self, payloads: Sequence[bytes]) -> tuple[codec.Destination, ...]:
         """As codec.decode_destination of each."""
-        known, cut = self._records, self._cut
+        known, cuts = self._records, self._cuts
         found = []
+        size, cut = -1, _NO_CUT
         for payload in payloads:
+            if len(payload) != size:
+                size = len(payload)
+                cut = cuts.get(size, _NO_CUT)
             record = known.get(payload[: cut.end] + payload[cut.family : cut.family_end])
             if record is None:
-                record = self._destination(payload)
-                cut = self._cut
+                record = self._destination(payload, cut)
+                cut = cuts.get(size, _NO_CUT)
             found.append(record)
         return tuple(found)
 
     def table(self, key: ServiceKey, service: codec.Service, records: tuple[codec.Destination, ...]) -> Table:
-        """A service of ours as rows."""
+        """A service of ours as rows. Raises LbnodeError when a destination stands in it twice."""
         found = self._old_tables.get(key)
         if found is None or found.service != service or found.records != records:
+            if len({(item.address, item.port) for item in records}) < len(records):
+                raise LbnodeError(f"cannot read {key}: it changes while it is read, a destination came twice")
             ours = tuple(rows.rows_of(key, service, records))
             names = frozenset(row.name for row in ours if isinstance(row, Destination))
             strange = tuple(rows.foreign_destination(key, item) for item in records if not rows.is_ours(key, item))
@@ -100,13 +112,13 @@ class Memory:
         self._tables[key] = found
         return found
 
-    def _destination(self, payload: bytes) -> codec.Destination:
-        settings = self._cut.settings(payload)
+    def _destination(self, payload: bytes, cut: _Cut) -> codec.Destination:
+        settings = cut.settings(payload)
         found = self._old_records.get(settings)
         if found is None:
             found = codec.decode_destination(payload)
-            self._cut = _cut(payload, _DESTINATION_COUNTERS)
-            settings = self._cut.settings(payload)
+            self._cuts[len(payload)] = cut = _cut(payload, _DESTINATION_COUNTERS)
+            settings = cut.settings(payload)
         if settings:
             self._records[settings] = found
         return found

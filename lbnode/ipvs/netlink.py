@@ -4,6 +4,8 @@ IPVS wants many small messages in one sendmsg; a message at a time costs one sys
 message of a batch but the last goes without NLM_F_ACK: the kernel answers errors all the same, with the number of the
 message they belong to (af_netlink.c, netlink_rcv_skb), and the acknowledgement of the last one ends the batch. A batch
 is no transaction: messages after a failed one are carried out.
+
+What is unclear is asked for again, with a number of its own: an answer that comes too late is nobody's.
 """
 
 import errno
@@ -11,11 +13,30 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Self
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, Self, TypeVar
 
 from lbnode.errors import LbnodeError, Missing, NotPermitted
-from lbnode.ipvs.messages import BOTH, DUMP_INTERRUPTED, GENERIC, HEAD, Message, align, alike, messages
+from lbnode.ipvs.messages import (
+    ACK,
+    DONE,
+    DUMP,
+    DUMP_INTERRUPTED,
+    ERROR,
+    HEAD,
+    REQUEST,
+    Message,
+    Request,
+    Unclear,
+    alike,
+    attribute,
+    attributes,
+    messages,
+    pack,
+)
+
+__all__ = ["BATCH_BYTES", "GenericNetlink", "Refused", "Request", "Wire", "attribute", "attributes"]
 
 BATCH_BYTES = 60_000
 """Beyond some 8 kB larger batches gain nothing; 64 kB fit any socket buffer."""
@@ -24,135 +45,156 @@ _NETLINK_GENERIC = 16
 _SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _BUFFER_BYTES = 4 << 20
+_READ_BYTES = 1 << 16
 _ANSWER_SECONDS = 10
-
-_ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _DUMP = 0x01, 0x04, 0x300
-_DUMP_ATTEMPTS = 8
+_ATTEMPTS = 8
+_DRAINED = 10_000
+_PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENOMEM}
 
 _CONTROLLER, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 0x10, 3, 1, 2
 
-_ATTRIBUTE = struct.Struct("=HH")
-_CODE = struct.Struct("=i")
+T = TypeVar("T")
 
 
-class Request(NamedTuple):
-    """One message: the family's command, and its attributes as bytes."""
+class Wire(Protocol):
+    """What is needed of a netlink socket."""
 
-    command: int
-    payload: bytes = b""
-
-
-def attribute(kind: int, payload: bytes) -> bytes:
-    """One attribute, padded."""
-    length = 4 + len(payload)
-    return _ATTRIBUTE.pack(length, kind) + payload + bytes(align(length) - length)
+    def send(self, data: bytes, /) -> int: ...
+    def recvfrom_into(self, buffer: bytearray, nbytes: int, flags: int, /) -> tuple[int, tuple[int, int]]: ...
+    def close(self) -> None: ...
 
 
-def attributes(data: bytes) -> dict[int, bytes]:
-    """Attribute number -> payload, flags masked off (netlink.h, NLA_TYPE_MASK). Raises LbnodeError on a torn one."""
-    found: dict[int, bytes] = {}
-    head = _ATTRIBUTE.unpack_from
-    at, end = 0, len(data)
-    while at + 4 <= end:
-        length, kind = head(data, at)
-        if length < 4 or at + length > end:
-            raise LbnodeError(f"cannot decode netlink attribute {kind}: its length is {length}")
-        found[kind & 0x3FFF] = data[at + 4 : at + length]
-        at += (length + 3) & ~3  # align(), without the call: a dump has some 20 of these per destination
-    return found
+class Refused(LbnodeError):
+    """The kernel has answered with an errno, `code`."""
+
+    def __init__(self, words: str, code: int) -> None:
+        super().__init__(f"{words}: {os.strerror(code)} ({errno.errorcode.get(code, code)})")
+        self.code = code
+
+
+class Silent(Unclear):
+    """There was no answer for a long time: no use in asking for less."""
 
 
 class GenericNetlink:
     """A socket to one generic-netlink family in the network namespace of the calling thread. A context manager.
 
     Raises Missing when the kernel does not know the family, NotPermitted when it refuses this user, LbnodeError on
-    what cannot be helped (no answer, a buffer overrun).
+    what cannot be helped: no answer, or none that is clear, however often it is asked for.
     """
 
-    def __init__(self, family: str) -> None:
+    def __init__(self, family: str, wire: Wire | None = None) -> None:
         self._family_name = family
         self._sequence = 0
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC)
+        self._buffer = bytearray(_READ_BYTES)
+        self._wire = wire or _open()
         try:
-            self._prepare()
             self._family = self._resolve(family)
         except BaseException:
-            self._socket.close()
+            self._wire.close()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self._wire.close()
 
     def exchange(self, groups: Sequence[Sequence[Request]]) -> list[list[int]]:
         """Carries out all requests in order. Answers the errno of each, 0 for success, in the shape of `groups`.
 
-        A group is never torn apart: its messages reach the kernel in one sendmsg.
+        A group is never torn apart: its messages reach the kernel in one sendmsg. Where answers are lost, a batch is
+        sent again in smaller parts; so something may have been done already (EEXIST, ENOENT) that this call has done.
         """
         outcomes: list[list[int]] = []
         for batch in _batches(groups):
-            codes = iter(self._send([request for group in batch for request in group]))
-            outcomes += [[next(codes) for _ in group] for group in batch]
+            outcomes += self._settle(batch)
         return outcomes
 
     def ask(self, request: Request) -> bytes:
         """The attributes of the one object that answers."""
-        sequence = self._next()
-        self._write(_pack(self._family, _REQUEST, sequence, request))
-        message = next(self._answers(sequence, sequence))
-        if message.type == _ERROR:
-            self._raise_if(-_CODE.unpack_from(message.body)[0])
-        return message.body[GENERIC.size :]
+        return self._again(lambda: self._ask_once(self._family, request))
 
     def dump(self, request: Request) -> list[bytes]:
-        """All objects that match, each as its attributes. Starts over when they changed meanwhile (DUMP_INTR)."""
-        for _ in range(_DUMP_ATTEMPTS):
-            sequence = self._next()
-            self._write(_pack(self._family, _REQUEST | _DUMP, sequence, request))
-            objects: list[bytes] = []
-            interrupted = done = False
-            while not done:
-                data = self._receive()
-                if equal := alike(data, self._family, sequence):
-                    objects += equal
-                    continue
-                for message in messages(data, sequence, sequence):
-                    interrupted |= bool(message.flags & DUMP_INTERRUPTED)
-                    if message.type in (_ERROR, _DONE):
-                        self._raise_if(-_CODE.unpack_from(message.body)[0])
-                        done = True
-                        break
-                    objects.append(message.body[GENERIC.size :])
-            if not interrupted:
-                return objects
-        raise LbnodeError(f"cannot read {self._family_name}: it changed {_DUMP_ATTEMPTS} times while it was read")
+        """All objects that match, each as its attributes: all of them, or an error."""
+        return self._again(lambda: self._dump_once(request))
 
-    def _prepare(self) -> None:
-        for forced, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+    def _again(self, attempt: Callable[[], T]) -> T:
+        """Tries until the answer is clear, some times, for as long as one answer may take."""
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        for _ in range(_ATTEMPTS - 1):
             try:
-                self._socket.setsockopt(socket.SOL_SOCKET, forced, _BUFFER_BYTES)
-            except PermissionError:
-                self._socket.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_BYTES)
-        # Errors then carry the header of the message they belong to, not all of it.
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _ANSWER_SECONDS, 0))
-        self._socket.bind((0, 0))
+                return attempt()
+            except Unclear:
+                if time.monotonic() > deadline:
+                    raise
+                self._drain()
+        return attempt()
+
+    def _ask_once(self, family: int, request: Request) -> bytes:
+        sequence = self._next()
+        self._write(pack(family, REQUEST, sequence, request))
+        message = next(self._answers(sequence, sequence))
+        if message.type == ERROR and message.code:
+            self._fail(message.code, passing=message.code in _PASSING)
+        if message.type != family:
+            raise Unclear(f"cannot read {self._family_name}: a message of type {message.type} is no answer")
+        return message.payload
+
+    def _dump_once(self, request: Request) -> list[bytes]:
+        sequence = self._next()
+        self._write(pack(self._family, REQUEST | DUMP, sequence, request))
+        objects: list[bytes] = []
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while time.monotonic() < deadline:
+            data = self._receive()
+            if equal := alike(data, self._family, sequence):
+                objects += equal
+                continue
+            for message in messages(data, sequence, sequence):
+                if message.flags & DUMP_INTERRUPTED:
+                    raise Unclear(f"cannot read {self._family_name}: it changes while it is read")
+                if message.type in (DONE, ERROR):
+                    if message.code:
+                        self._fail(message.code, passing=True)
+                    return self._whole(message, objects)
+                if message.type != self._family:
+                    raise Unclear(f"cannot read {self._family_name}: a message of type {message.type} is no answer")
+                objects.append(message.payload)
+        raise LbnodeError(f"cannot read {self._family_name}: no end in {_ANSWER_SECONDS} s")
+
+    def _whole(self, end: Message, objects: list[bytes]) -> list[bytes]:
+        if end.type == ERROR:
+            raise Unclear(f"cannot read {self._family_name}: an acknowledgement is no answer")
+        return objects
 
     def _resolve(self, family: str) -> int:
-        name = family.encode() + b"\0"
-        wanted = attribute(_FAMILY_NAME, name)
-        sequence = self._next()
-        self._write(_pack(_CONTROLLER, _REQUEST, sequence, Request(_GET_FAMILY, wanted)))
-        message = next(self._answers(sequence, sequence))
-        if message.type == _ERROR:
-            code = -_CODE.unpack_from(message.body)[0]
-            if code == errno.ENOENT:
-                raise Missing(f"cannot use {family}: the kernel has no such netlink family")
-            self._raise_if(code)
-        return int.from_bytes(attributes(message.body[GENERIC.size :])[_FAMILY_ID], sys.byteorder)
+        wanted = Request(_GET_FAMILY, attribute(_FAMILY_NAME, family.encode() + b"\0"))
+        try:
+            found = attributes(self._again(lambda: self._ask_once(_CONTROLLER, wanted))).get(_FAMILY_ID, b"")
+        except Refused as error:
+            if error.code != errno.ENOENT:
+                raise
+            raise Missing(f"cannot use {family}: the kernel has no such netlink family") from error
+        number = int.from_bytes(found, sys.byteorder)
+        if len(found) != 2 or number <= _CONTROLLER:
+            raise LbnodeError(f"cannot use {family}: the kernel gives it number {number}")
+        return number
+
+    def _settle(self, batch: Sequence[Sequence[Request]]) -> list[list[int]]:
+        """Sends a batch; when its answers are lost, its halves, and a single group some times."""
+        if len(batch) == 1:
+            codes = iter(self._again(lambda: self._send(batch[0])))
+            return [list(codes)]
+        try:
+            codes = iter(self._send([request for group in batch for request in group]))
+        except Silent:
+            raise
+        except Unclear:
+            self._drain()
+            half = len(batch) // 2
+            return self._settle(batch[:half]) + self._settle(batch[half:])
+        return [[next(codes) for _ in group] for group in batch]
 
     def _send(self, requests: Sequence[Request]) -> list[int]:
         if not requests:
@@ -160,18 +202,18 @@ class GenericNetlink:
         first = self._sequence + 1
         last = self._sequence = self._sequence + len(requests)
         family = self._family
-        packed = [_pack(family, _REQUEST, first + index, request) for index, request in enumerate(requests[:-1])]
-        packed.append(_pack(family, _REQUEST | _ACK, last, requests[-1]))
+        packed = [pack(family, REQUEST, first + index, request) for index, request in enumerate(requests[:-1])]
+        packed.append(pack(family, REQUEST | ACK, last, requests[-1]))
         self._write(b"".join(packed))
         codes = [0] * len(requests)
         for message in self._answers(first, last):
-            if message.type == _ERROR:
-                code = -_CODE.unpack_from(message.body)[0]
-                if code == errno.EPERM:
-                    self._raise_if(code)
-                codes[message.sequence - first] = code
-                if message.sequence == last:
-                    break
+            if message.type != ERROR:
+                raise Unclear(f"cannot write to {self._family_name}: a message of type {message.type} is no answer")
+            if message.code == errno.EPERM:
+                self._fail(message.code)
+            codes[message.sequence - first] = message.code
+            if message.sequence == last:
+                break
         return codes
 
     def _next(self) -> int:
@@ -180,36 +222,69 @@ class GenericNetlink:
 
     def _write(self, data: bytes) -> None:
         try:
-            self._socket.send(data)
+            self._wire.send(data)
         except OSError as error:
             raise LbnodeError(f"cannot write to {self._family_name}: {error.strerror}") from error
 
     def _answers(self, first: int, last: int) -> Iterator[Message]:
-        """Messages that answer the given sequence numbers, without end: the caller knows which is the last."""
-        while True:
+        """Messages that answer the given sequence numbers; the caller knows which is the last."""
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while time.monotonic() < deadline:
             yield from messages(self._receive(), first, last)
+        raise LbnodeError(f"cannot read {self._family_name}: no answer in {_ANSWER_SECONDS} s")
 
     def _receive(self) -> bytes:
-        """What one system call gives: one or more messages."""
-        try:
-            return self._socket.recv(1 << 16)
-        except BlockingIOError as error:
-            raise LbnodeError(f"cannot read {self._family_name}: no answer in {_ANSWER_SECONDS} s") from error
-        except OSError as error:
-            raise LbnodeError(f"cannot read {self._family_name}: {error.strerror}") from error
+        """What one system call gives: one or more messages. Raises Unclear where some are lost, or all."""
+        while True:
+            try:
+                size, (sender, *_) = self._wire.recvfrom_into(self._buffer, 0, socket.MSG_TRUNC)
+            except OSError as error:
+                if isinstance(error, BlockingIOError):
+                    why = f"no answer in {_ANSWER_SECONDS} s"
+                    raise Silent(f"cannot read {self._family_name}: {why}") from error
+                kind = Unclear if error.errno in _PASSING else LbnodeError
+                raise kind(f"cannot read {self._family_name}: {error.strerror}") from error
+            if not 0 < size <= _READ_BYTES:
+                raise Unclear(f"cannot read {self._family_name}: an answer of {size} bytes")
+            if sender == 0:  # the kernel
+                return bytes(memoryview(self._buffer)[:size])
 
-    def _raise_if(self, code: int) -> None:
+    def _drain(self) -> None:
+        """Reads what is left of earlier answers: as long as a dump is not read to its end, the kernel refuses another
+        one (EBUSY)."""
+        for _ in range(_DRAINED):
+            try:
+                self._wire.recvfrom_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    return
+
+    def _fail(self, code: int, *, passing: bool = False) -> None:
         if code == errno.EPERM:
             raise NotPermitted(f"cannot use {self._family_name}: the kernel asks for CAP_NET_ADMIN; run as root")
-        if code:
-            raise LbnodeError(
-                f"cannot read {self._family_name}: {os.strerror(code)} ({errno.errorcode.get(code, code)})"
-            )
+        refused = Refused(f"cannot read {self._family_name}", code)
+        if passing:
+            raise Unclear(str(refused)) from refused
+        raise refused
 
 
-def _pack(family: int, flags: int, sequence: int, request: Request) -> bytes:
-    length = HEAD + len(request.payload)
-    return BOTH.pack(length, family, flags, sequence, 0, request.command, 1, 0) + request.payload
+def _open() -> socket.socket:
+    """A netlink socket of the calling thread's network namespace."""
+    found = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC)
+    try:
+        for forced, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+            try:
+                found.setsockopt(socket.SOL_SOCKET, forced, _BUFFER_BYTES)
+            except PermissionError:
+                found.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_BYTES)
+        # Errors then carry the header of the message they belong to, not all of it.
+        found.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _ANSWER_SECONDS, 0))
+        found.bind((0, 0))
+    except BaseException:
+        found.close()
+        raise
+    return found
 
 
 def _batches(groups: Sequence[Sequence[Request]]) -> Iterator[Sequence[Sequence[Request]]]:

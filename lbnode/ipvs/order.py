@@ -2,8 +2,8 @@
 
 The kernel puts a new destination at the head of its list, so an order is mended by taking destinations out and adding
 them again, oldest first. There are two ways. Under traffic, as few as possible move, each with its removal and its
-return side by side, and the scheduler is left alone: switching it refuses new flows. Where no client's packet comes,
-all of them are added again, under no scheduler, and the table is built once.
+return side by side, and the scheduler is left alone: switching it refuses new flows. Where nothing is announced and no
+flow is left, all of them are added again, under no scheduler, and the table is built once.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,10 @@ def to_move(standing: Sequence[str], canonical: Sequence[str]) -> Sequence[str]:
 
 
 def repair(old: DestinationOrder, new: DestinationOrder, *, quiet: bool) -> str:
-    """How `old` will be made `new`, for a plan: `repaired live, 2 of 8 rows out and in`. Rows that come are last."""
+    """How `old` will be made `new`, for a plan: `repaired live, 2 of 8 rows out and in`. Whether a
+    service that is not announced has flows left shows only when it is done. Rows that come are last."""
     if quiet:
-        return "rebuilt before it is announced"
+        return "rebuilt before it is announced (live while it has flows)"
     known = set(old.names)
     coming = [name for name in new.names if name not in known]
     moving = to_move([*old.names, *coming], new.names)

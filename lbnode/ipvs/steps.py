@@ -17,15 +17,16 @@ import errno
 import os
 from collections.abc import Iterable, Mapping
 
+from lbnode import impact
 from lbnode.errors import LbnodeError
 from lbnode.ipvs import codec, rows, timeouts
 from lbnode.ipvs.codec import Command
-from lbnode.ipvs.netlink import Request
+from lbnode.ipvs.messages import Request
 from lbnode.plan import Change
 from lbnode.resources import Destination, IpvsTimeouts, ServiceKey, VirtualService
 
 NO_SCHEDULER = "none"
-"""A service may have no scheduler (ip_vs_ctl.c, since Linux 4.3; mh came with 4.18)."""
+"""A service may have no scheduler (ip_vs_ctl.c, ip_vs_add_service; Linux 4.14 has it, mh came with 4.18)."""
 
 _VERBS = {"create": "add", "update": "change", "delete": "delete"}
 _REASONS = {
@@ -67,13 +68,14 @@ def moves(
     table_weights: Mapping[str, int],
 ) -> list[list[Request]]:
     """One group per destination to move, in that order. `records` are the kernel's, by name; `table_weights` count for
-    destinations that stand at 0."""
+    destinations that stand at 0; one that has none there, for it leaves, is added with the commonest of the service."""
     service = rows.record_of_key(key)
+    usual = impact.usual(record.weight for record in records.values())
     groups = []
     for name in moving:
         record = records[name]
         delete = codec.destination_request(Command.DEL_DEST, service, record)
-        groups.append([delete, *_add(service, record, table_weights.get(name, 1))])
+        groups.append([delete, *_add(service, record, table_weights.get(name, usual))])
     return groups
 
 

@@ -4,11 +4,10 @@ Sources: include/uapi/linux/ip_vs.h (IPVS_CMD_ATTR_TIMEOUT_*), net/netfilter/ipv
 """
 
 import struct
-import sys
 
 from lbnode.errors import LbnodeError
 from lbnode.ipvs.codec import Command
-from lbnode.ipvs.netlink import Request, attribute, attributes
+from lbnode.ipvs.messages import Request, attribute, attributes
 from lbnode.resources import IpvsTimeouts
 
 QUERY = Request(Command.GET_CONFIG)
@@ -26,6 +25,8 @@ def decode(payload: bytes) -> IpvsTimeouts:
     """The row in an answer to QUERY (or in a request). Raises LbnodeError when there is none."""
     found = attributes(payload)
     try:
-        return IpvsTimeouts(*(int.from_bytes(found[kind], sys.byteorder) for kind in (_TCP, _TCP_FIN, _UDP)))
+        return IpvsTimeouts(*(_U32.unpack(found[kind])[0] for kind in (_TCP, _TCP_FIN, _UDP)))
     except KeyError as missing:
         raise LbnodeError(f"cannot decode the IPVS time-outs: attribute {missing} is not there") from None
+    except struct.error as wrong:
+        raise LbnodeError(f"cannot decode the IPVS time-outs: {wrong}") from None

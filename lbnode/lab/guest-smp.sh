@@ -1,5 +1,5 @@
-# The part of init.sh that is QEMU's: the root is 9p (initramfs.py mounted it), the lines are virtio-serial ports. The
-# work directory is a share of its own, because the root's is cached on the guest's side and this one must not be.
+# The part of init.sh that is QEMU's: the root is 9p (initramfs.py mounted it), cached on this side, which shared
+# directories must not be; the lines are virtio-serial ports.
 # `modules` comes from the initramfs.
 
 also='ip_gre ip6_gre fou fou6 nf_tables' # nothing asks the kernel for fou by itself
@@ -14,15 +14,18 @@ devices() {
     ln -s /proc/self/fd/2 /dev/stderr
 }
 
-# Without what is mounted over it, the root still shows the host's own.
+# A second share of the whole, `live`, shows what the host changes meanwhile.
 share() {
-    [ -d /run/kernel/host ] || { mkdir /run/kernel/host && mount --bind / /run/kernel/host; }
+    [ -d /run/kernel/host ] || {
+        mkdir /run/kernel/host
+        mount -t 9p -o trans=virtio,version=9p2000.L,cache=none live /run/kernel/host
+    }
+    mkdir -p "$1"
     mount --bind "/run/kernel/host/$1" "$1"
 }
 
 lines() {
-    mkdir -p "$work"
-    mount -t 9p -o trans=virtio,version=9p2000.L,cache=none work "$work"
+    :
 }
 
 listen() {

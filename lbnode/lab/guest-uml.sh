@@ -9,7 +9,10 @@ devices() {
     :
 }
 
+# What is not covered is the host's own already.
 share() {
+    [ -d "$1" ] && return
+    mkdir -p "$1"
     mount -t hostfs -o "$1" hostfs "$1"
 }
 

@@ -22,7 +22,8 @@ COVERED = ("/run/", "/var/run/", "/dev/shm/")  # noqa: S108
 
 @dataclass(frozen=True)
 class Command:
-    """What the guest runs, and where. `shared` are host directories it needs, even below /run."""
+    """What the guest runs, and where. `shared` are host directories it needs as they are at any moment, even
+    below /run."""
 
     argv: tuple[str, ...]
     cwd: Path
@@ -66,9 +67,10 @@ def prepare(work: Path, command: Command, kernel: Path) -> None:
     (work / "init").chmod(0o700)
     shutil.copyfile(kernel, work / "kernel")
     (work / "command").write_text(script(command, os.geteuid() == 0))
-    wanted = {work, command.cwd, *command.shared}
-    covered = sorted(str(path) for path in wanted if str(path).startswith(COVERED))
-    (work / "shared").write_text("".join(f"{path}\n" for path in covered))
+    shared = {str(path) for path in (work, *command.shared)}
+    if str(command.cwd).startswith(COVERED):
+        shared.add(str(command.cwd))
+    (work / "shared").write_text("".join(f"{path}\n" for path in sorted(shared)))
 
 
 def status(work: Path) -> int | None:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The first process of a guest: makes the host's file system look like a machine of its own, runs one command, powers
 # off. Beside this copy in the work directory: `kernel` (the part that depends on how the guest is made: guest-*.sh),
-# `command` (what to run), `shared` (directories that stay the host's own even where others are mounted), and what goes
+# `command` (what to run), `shared` (directories that are the host's own as they are now, wherever they stand), and what goes
 # back: `booted`, `status`. Standard output is the console, which nobody reads unless something fails.
 
 work=${0%/*}
@@ -18,7 +18,7 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/kernel/lib /run/kernel/usr/lib
 while read -r directory; do
-    [ -d "$directory" ] || { mkdir -p "$directory" && share "$directory"; }
+    share "$directory"
 done <&3
 exec 3<&-
 lines

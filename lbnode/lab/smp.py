@@ -30,8 +30,7 @@ def run(command: guest.Command, limits: Limits = boot.DEFAULT_LIMITS) -> int:
     image = debian.image()
     # Programs make sockets and locks among their temporary files, which are better off in memory than on 9p.
     env = {"TMPDIR": "/dev/shm", **command.env}  # noqa: S108
-    shared = (*command.shared, image.modules)
-    return boot.run(Emulated(image), replace(command, env=env, shared=shared), limits)
+    return boot.run(Emulated(image), replace(command, env=env), limits)
 
 
 class Emulated:
@@ -58,7 +57,7 @@ class Emulated:
         argv += ["-device", "virtio-serial-pci"]  # the first of the virtio devices: vport0
         argv += _port(1, f"file,path=/dev/fd/{out}") + _port(2, f"file,path=/dev/fd/{err}")
         argv += _port(3, f"socket,fd={theirs.fileno()}")
-        argv += _folder("root", Path("/")) + _folder("work", work)
+        argv += _folder("root") + _folder("live")
         return Launch(argv, {"PATH": guest.SYSTEM_PATH, "TMPDIR": str(work)}, [theirs.detach()])
 
     def hand_on(self, work: Path, name: str) -> None:  # noqa: ARG002 - the port needs no directory
@@ -76,9 +75,9 @@ def _accelerator() -> list[str]:
     return ["-accel", "tcg,thread=multi", "-cpu", "Nehalem"]  # x86-64-v2; what more it could do costs time
 
 
-def _folder(tag: str, path: Path) -> list[str]:
-    """A directory of the host as a 9p share; owners that an ordinary user cannot set are let be (none)."""
-    share = f"local,id={tag},path={str(path).replace(',', ',,')},security_model=none,multidevs=remap"
+def _folder(tag: str) -> list[str]:
+    """The host's root as a 9p share; owners that an ordinary user cannot set are let be (none)."""
+    share = f"local,id={tag},path=/,security_model=none,multidevs=remap"
     return ["-fsdev", share, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
 
 

@@ -9,33 +9,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbnode.errors import LbnodeError, NotPermitted
-from lbnode.maintenance.state import READY, AdminState, effective, parse
+from lbnode.maintenance.state import READY, AdminState, coming, effective, parse
 from lbnode.paths import Paths
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the files say now; `problem` is empty when they could be read."""
+    """What the files say now; `problem` is empty when they could be read; `next` is when they will mean something else
+    by themselves, in seconds since 1970."""
 
     state: AdminState = READY
     problem: str = ""
+    next: int | None = None
 
 
-def read(paths: Paths, role: str, last: AdminState = READY) -> Reading:
-    """The node's admin state. `last` stays in force for what cannot be understood."""
+def read(paths: Paths, role: str, now: float, last: AdminState = READY) -> Reading:
+    """The node's admin state at a moment. `last` stays in force for what cannot be understood."""
     problem = ""
-    state = last
+    state = effective(None, last, now)
     try:
         disabled = _first_line(paths.disable)
         try:
-            state = effective(disabled, _understand(_first_line(paths.agent_check) or "", role))
+            state = effective(disabled, _understand(_first_line(paths.agent_check) or "", role), now)
         except LbnodeError as error:
             problem = f"{paths.agent_check}: {error}"
             if disabled is not None:
-                state = effective(disabled, last)
+                state = effective(disabled, last, now)
     except (OSError, UnicodeDecodeError) as error:
         problem = f"cannot read the maintenance files: {error}"
-    return Reading(state, problem)
+    return Reading(state, problem, min(coming(state, now), default=None))
 
 
 def write(paths: Paths, state: AdminState) -> None:
@@ -46,8 +48,8 @@ def write(paths: Paths, state: AdminState) -> None:
     text = state.word if state.percent == 100 else f"{state.word} {state.percent}%"
     if state.maxconn is not None:
         text += f" maxconn:{state.maxconn}"
-    if state.reason:
-        text += f" # {' '.join(state.reason.split())}"
+    if state.text:
+        text += f" # {state.text}"
     fresh = paths.agent_check.with_name(".agent-check.new")
     try:
         paths.etc.mkdir(parents=True, exist_ok=True)

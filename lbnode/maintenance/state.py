@@ -2,10 +2,16 @@
 
 One line of words, as HAProxy's agent-check knows them (haproxy 2.6 configuration manual, `agent-check`): `up`, `ready`,
 `drain`, `maint`, `down`, `stopped`, `fail`, a percentage, `maxconn:N`, and `# text` for the reason.
+
+The text may begin with moments, which HAProxy does not heed and this node acts on by itself: `deadline=T`, when a drain
+becomes `maint`, so that what is left of its flows is ended; `until=T`, when the node is ready again. T is a time with
+its zone, such as 2026-11-20T22:00:00Z.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from lbnode.errors import LbnodeError
@@ -25,21 +31,39 @@ ADMIN_WORDS = {"ready": Mode.READY, "drain": Mode.DRAIN, "maint": Mode.MAINT}
 
 @dataclass(frozen=True)
 class AdminState:
-    """`word` is the mode's word as it was written (`maint` and `down` differ inside HAProxy)."""
+    """`word` is the mode's word as it was written (`maint` and `down` differ inside HAProxy). `deadline` and `until`
+    are moments, in seconds since 1970."""
 
     mode: Mode = Mode.READY
     word: str = "ready"
     percent: int = 100
     maxconn: int | None = None
     reason: str = ""
+    deadline: int | None = None
+    until: int | None = None
 
     def __str__(self) -> str:
         share = f" {self.percent}%" if self.percent != 100 else ""
         limit = f" maxconn:{self.maxconn}" if self.maxconn is not None else ""
-        return f"{self.mode}{share}{limit}" + (f" ({self.reason})" if self.reason else "")
+        later = f", maint from {moment(self.deadline)}" if self.deadline is not None else ""
+        later += f", ready from {moment(self.until)}" if self.until is not None else ""
+        return f"{self.mode}{share}{limit}{later}" + (f" ({self.reason})" if self.reason else "")
+
+    @property
+    def text(self) -> str:
+        """What stands after `#`: moments and reason."""
+        times = (("deadline", self.deadline), ("until", self.until))
+        words = [f"{key}={moment(time)}" for key, time in times if time is not None]
+        return " ".join([*words, *self.reason.split()])
 
 
 READY = AdminState()
+MOMENT = re.compile(r"(deadline|until)=(\S*)\s*")
+
+
+def moment(seconds: int) -> str:
+    """`2026-11-20T22:00:00Z`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse(text: str) -> AdminState:
@@ -64,7 +88,29 @@ def parse(text: str) -> AdminState:
             known = ", ".join([*ADMIN_WORDS, *HEALTH_WORDS])
             raise LbnodeError(f"cannot understand {item!r}: use one of {known}, a share such as 75%, or maxconn:30")
     word = admin if health == "up" else health
-    return AdminState((ADMIN_WORDS | HEALTH_WORDS)[word], word, percent, maxconn, reason.strip())
+    times, why = _moments(reason.strip())
+    return AdminState((ADMIN_WORDS | HEALTH_WORDS)[word], word, percent, maxconn, why, **times)
+
+
+def _moments(text: str) -> tuple[dict[str, int], str]:
+    """The moments at the beginning of a comment, by name, and the rest of it."""
+    found: dict[str, int] = {}
+    while match := MOMENT.match(text):
+        time = _time(match[2])
+        if time is None:
+            raise LbnodeError(f"cannot understand {match[0].strip()!r}: write it as {match[1]}=2026-11-20T22:00:00Z")
+        found[match[1]] = time
+        text = text[match.end() :]
+    return found, text
+
+
+def _time(text: str) -> int | None:
+    """Seconds since 1970; None for what is no time with a zone."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return int(time.timestamp()) if time.tzinfo else None
 
 
 def answer(state: AdminState) -> bytes:
@@ -77,13 +123,27 @@ def answer(state: AdminState) -> bytes:
     words = [health, admin, f"{state.percent}%"]
     if state.maxconn is not None:
         words.append(f"maxconn:{state.maxconn}")
-    if state.reason:
-        words.append(f"# {state.reason}")
+    if state.text:
+        words.append(f"# {state.text}")
     return (" ".join(words) + "\n").encode()
 
 
-def effective(disabled: str | None, agent_check: AdminState) -> AdminState:
-    """What the two files mean together: `disable` (its text is the reason; None: no such file) wins, as `down`."""
-    if disabled is None:
-        return agent_check
-    return AdminState(Mode.MAINT, "down", agent_check.percent, agent_check.maxconn, disabled or "disable file")
+def effective(disabled: str | None, agent_check: AdminState, now: float) -> AdminState:
+    """What the two files mean together, at a moment: `disable` (its text is the reason; None: no such file) wins, as
+    `down`; then what is over is over, and a drain whose deadline has passed is `maint`."""
+    state = agent_check
+    if disabled is not None:
+        return AdminState(Mode.MAINT, "down", state.percent, state.maxconn, disabled or "disable file")
+    if state.until is not None and state.until <= now:
+        return READY
+    if state.mode is Mode.DRAIN and state.deadline is not None and state.deadline <= now:
+        over = f"the drain's deadline, {moment(state.deadline)}, has passed"
+        why = f"{over}: {state.reason}" if state.reason else over
+        return replace(state, mode=Mode.MAINT, word="maint", reason=why, deadline=None)
+    return state
+
+
+def coming(state: AdminState, now: float) -> Iterator[int]:
+    """The moments at which the state will be another one."""
+    times = (state.deadline if state.mode is Mode.DRAIN else None, state.until)
+    return (time for time in times if time is not None and time > now)

@@ -16,7 +16,8 @@ from lbnode.errors import NotPermitted
 from lbnode.ipvs import codec, rows
 from lbnode.ipvs.codec import Command
 from lbnode.ipvs.driver import IpvsDriver
-from lbnode.ipvs.netlink import GenericNetlink, Request
+from lbnode.ipvs.messages import Request
+from lbnode.ipvs.netlink import GenericNetlink
 from lbnode.paths import Paths
 from lbnode.plan import Change, Plan, diff
 from lbnode.resources import Destination, DestinationOrder, Row, ServiceKey, VirtualService

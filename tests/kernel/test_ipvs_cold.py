@@ -114,7 +114,7 @@ def test_an_order_is_rebuilt_before_it_is_announced(driver: IpvsDriver, sent: li
     sent.clear()
     down = ["192.0.2.2", "192.0.2.7"]
     changes = converge(driver, service(mended, servers(8), down))
-    assert changes[-1].reason == "rebuilt before it is announced"
+    assert changes[-1].reason == "rebuilt before it is announced (live while it has flows)"
     order = sent[[name for name, _ in sent].index("SET_SERVICE") :]
     assert (order[0], order[-1]) == (("SET_SERVICE", "none"), ("SET_SERVICE", "mh"))
     assert Counter(name for name, _ in order[1:-1]) == {"DEL_DEST": 8, "NEW_DEST": 8, "SET_DEST": 2}

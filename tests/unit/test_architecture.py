@@ -15,6 +15,8 @@ PURE = [
     "roles/*.py",
     "health/state.py",
     "maintenance/state.py",
+    "maintenance/calm.py",
+    "agent/drift.py",
     "config/model.py",
     "config/crosscheck.py",
     "config/services.py",

@@ -137,3 +137,8 @@ def test_help_knows_every_verb_and_imports_none():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_lab_run_wants_no_stack_of_its_own(capsys):
+    assert run(["lab", "run", "nowhere"]) == 2
+    assert "no topology 'nowhere'" in capsys.readouterr().err

@@ -61,6 +61,20 @@ def test_the_rows_of_a_role_say_which_modules_it_needs(name: str, expected: tupl
     assert modules.needed(rows) == expected
 
 
+@pytest.mark.parametrize(
+    ("tunnel", "expected"),
+    [("gre", {"dummy", "ip_gre", "ip6_gre"}), ("gue", {"dummy", "ipip", "ip6_tunnel", "fou"})],
+)
+def test_every_tunnel_has_its_modules_and_its_loss(tunnel: str, expected: set[str]) -> None:
+    whole = cluster.small("ports: [80, 443], pool: web", f"pool: web, ipvs: {{tunnel: {tunnel}}}")
+    rows = desired("l7", Inputs(whole, "l7-1", templates=load())).rows
+    assert set(modules.needed(rows)) == expected
+    links = [row for row in rows if isinstance(row, Link)]
+    found = devices.check((), links, (), APPLY)
+    assert {finding.name.split()[1] for finding in found} == {link.name for link in links}
+    assert {finding.verdict for finding in found} == {"fail"}
+
+
 def test_modules_that_are_there_or_will_be_are_good() -> None:
     states = {"ip_vs": "loaded", "dummy": "built-in", "ip_vs_mh": "loadable"}
     (found,) = modules.check(states, "6.1")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lbnode.errors import LbnodeError, Missing
 from lbnode.ipvs import codec
 from lbnode.ipvs.codec import Command, Forwarding, Tunnel
-from lbnode.ipvs.netlink import GenericNetlink, attribute, attributes
+from lbnode.ipvs.messages import attribute, attributes
+from lbnode.ipvs.netlink import GenericNetlink
 
 ports = st.integers(0, 0xFFFF)
 numbers = st.integers(0, 0x7FFFFFFF)

@@ -75,6 +75,15 @@ def test_how_long_a_destination_is_unwanted(tmp_path: Path) -> None:
     assert Ledger(path).read() == frozenset()
 
 
+def test_what_nobody_speaks_of_is_not_forgotten(tmp_path: Path) -> None:
+    """A pass that asks for some services alone."""
+    ledger = Ledger(tmp_path / "ipvs.json")
+    ledger.unwanted([FIRST], 10.0)
+    assert ledger.unwanted([], 20.0, {WEB}) == {}
+    assert ledger.unwanted([SECOND], 21.0, {WEB}) == {SECOND: 21.0}
+    assert ledger.unwanted([FIRST, SECOND], 30.0) == {FIRST: 10.0, SECOND: 21.0}
+
+
 @pytest.mark.parametrize("text", ["", "[[]]", '[["destination", "x"]]', "3", '[["destination", 1e999]]'])
 def test_times_that_cannot_be_understood_begin_again(tmp_path: Path, text: str) -> None:
     ledger = Ledger(tmp_path / "ipvs.json")

@@ -10,8 +10,7 @@ from lbnode.errors import LbnodeError
 from lbnode.ipvs import codec, rows
 from lbnode.ipvs.codec import Command
 from lbnode.ipvs.memory import Memory
-from lbnode.ipvs.messages import BOTH, align, alike, messages
-from lbnode.ipvs.netlink import attribute
+from lbnode.ipvs.messages import BOTH, align, alike, attribute, messages
 from lbnode.resources import Destination, DestinationOrder, ServiceKey
 
 SERVICE = codec.Service("198.51.100.1", 6, 443, flags=0x18)

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbnode.ipvs import order
+from lbnode.ipvs import batches, codec, order
+from lbnode.ipvs.batches import Known
+from lbnode.ipvs.codec import Command
 from lbnode.plan import diff
 from lbnode.resources import Announcement, Destination, DestinationOrder, Row, ServiceKey, VirtualService
 
@@ -38,7 +40,7 @@ def test_a_plan_says_how_an_order_is_mended(standing: list[str], words: str) -> 
     """Under traffic as little as possible moves: also where one comes back, and where one goes."""
     have, want = service(KEY, standing), service(KEY, NAMES)
     line = f"~ destination-order {KEY} order {' '.join(standing)} -> {' '.join(NAMES)}  # "
-    assert f"{line}rebuilt before it is announced" in str(diff(have, want)).splitlines()
+    assert f"{line}rebuilt before it is announced (live while it has flows)" in str(diff(have, want)).splitlines()
     have.append(Announcement("198.51.100.1/32", "192.0.2.129", "192.0.2.137"))
     assert f"{line}repaired live, {words} rows out and in" in str(diff(have, want)).splitlines()
 
@@ -48,3 +50,29 @@ def test_another_vip_that_is_announced_does_not_matter_unless_a_mark_may_be_its(
     for key, words in ((KEY, "rebuilt before"), (ServiceKey.of_mark(7, 4), "repaired live")):
         have, want = service(key, NAMES[::-1]), service(key, NAMES)
         assert words in str(diff([*have, other], [*want, other]))
+
+
+class Link:
+    """Notes the messages it is given, and takes them all."""
+
+    def __init__(self) -> None:
+        self.commands: list[int] = []
+
+    def exchange(self, groups):
+        self.commands += [request.command for group in groups for request in group]
+        return [[0] * len(group) for group in groups]
+
+
+@pytest.mark.parametrize(("used", "switched"), [((), 2), ((KEY,), 0)])
+def test_while_flows_are_left_the_scheduler_stays(used: tuple[ServiceKey, ...], switched: int) -> None:
+    """Routers may go on sending for a moment to a node that has withdrawn a VIP."""
+    have, want = service(KEY, NAMES[::-1]), service(KEY, NAMES)
+    changes = diff(have, want).changes
+    assert [change.quiet for change in changes] == [True]
+    known = Known()
+    known.saw(have, len(NAMES))
+    records = {name: codec.Destination(name, 80) for name in reversed(NAMES)}
+    link = Link()
+    batches.reorder(link, changes, {KEY: records}, known, used)  # type: ignore[arg-type]
+    assert link.commands.count(Command.SET_SERVICE) == switched
+    assert link.commands.count(Command.NEW_DEST) == 8 - (not switched)

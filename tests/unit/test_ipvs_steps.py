@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lbnode.errors import LbnodeError
 from lbnode.ipvs import codec, order, rows, steps
 from lbnode.ipvs.codec import Command
-from lbnode.ipvs.netlink import Request, attributes
+from lbnode.ipvs.messages import Request, attributes
 from lbnode.plan import Change
 from lbnode.resources import Destination, DestinationOrder, Row, ServiceKey, VirtualService
 
@@ -82,6 +82,22 @@ def test_any_order_becomes_canonical(
         assert kernel.newest_first.keys() == before.keys()
     assert [address for address in kernel.oldest_first if address in canonical] == canonical
     assert kernel.newest_first == before
+
+
+def test_one_that_leaves_is_moved_with_the_slots_of_the_others() -> None:
+    """No file says its weight any more."""
+    kernel = Kernel()
+    for address, weight in zip(ADDRESSES[:3], (100, 0, 100), strict=True):
+        kernel.run(steps.requests(Change(None, row(address, weight, 100))))
+    records = {
+        address: rows.record_of_destination(
+            row(address, kernel.newest_first[address][0]), kernel.newest_first[address][0]
+        )
+        for address in kernel.oldest_first
+    }
+    for group in steps.moves(KEY, records, [ADDRESSES[1]], {ADDRESSES[0]: 100, ADDRESSES[2]: 100}):
+        kernel.run(group)
+    assert kernel.newest_first[ADDRESSES[1]] == (0, 100)
 
 
 def test_a_row_that_is_down_is_added_with_its_slots() -> None:

@@ -5,7 +5,7 @@ import pytest
 from lbnode.errors import LbnodeError
 from lbnode.ipvs import steps, timeouts
 from lbnode.ipvs.codec import Command
-from lbnode.ipvs.netlink import attribute
+from lbnode.ipvs.messages import attribute
 from lbnode.plan import Change
 from lbnode.resources import IpvsTimeouts
 

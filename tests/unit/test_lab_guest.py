@@ -38,11 +38,14 @@ def test_an_ordinary_users_temporary_files_are_the_guests_own():
     assert guest.environment({"TMPDIR": "/home/me/tmp"}, False)["TMPDIR"] == "/home/me/tmp"
 
 
-def test_only_what_the_guest_covers_is_shared(tmp_path):
+def test_the_work_directory_and_what_was_asked_for_are_shared_and_the_current_one_where_the_guest_covers_it(tmp_path):
     wanted = (Path("/srv/a"), Path("/run/user/7/b"))
     guest.prepare(tmp_path, guest.Command(("true",), Path("/run/here"), {}, wanted), uml.UserMode.script)
-    assert (tmp_path / "shared").read_text() == "/run/here\n/run/user/7/b\n"
+    shared = {"/run/here", "/run/user/7/b", "/srv/a", str(tmp_path)}
+    assert set((tmp_path / "shared").read_text().splitlines()) == shared
     assert stat.S_IMODE((tmp_path / "init").stat().st_mode) == 0o700
+    guest.prepare(tmp_path, command("true", cwd=Path("/srv/b")), uml.UserMode.script)
+    assert (tmp_path / "shared").read_text() == f"{tmp_path}\n"
 
 
 def test_a_work_directory_must_fit_on_a_kernel_command_line(tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbnode.drivers import Busy
+from lbnode.impact import table_states
 from lbnode.leaving import between, linger
 from lbnode.plan import diff
 from lbnode.resources import Destination, DestinationOrder, ServiceKey, VirtualService
@@ -47,6 +48,19 @@ def test_it_goes_when_its_connections_have_ended_or_at_the_deadline(connections,
     told, waiting = changes(table(A, B, C, weights=(100, 0, 100)), connections, unwanted_s)
     assert told == ["- destination 198.51.100.1:80/tcp -> 192.0.2.2"]
     assert waiting == ()
+
+
+def test_it_holds_its_place_with_the_weight_that_the_others_have():
+    """Else its slots would count as nobody's, and the table as a wrong one, for as long as it waits."""
+    actual = [
+        replace(row, table_weight=row.weight) if isinstance(row, Destination) else row
+        for row in table(A, B, C, weights=(100, 0, 100))
+    ]
+    wanted, _ = linger(actual, Desired(table(A, C), removal_s=60), {KEY: Busy(3, 10.0)})
+    (state,) = table_states(actual, wanted.rows)
+    assert state.equal
+    (held,) = (row.table_weight for row in wanted.rows if isinstance(row, Destination) and row.address == B)
+    assert held == 100
 
 
 def test_with_its_whole_service_it_goes_at_once():

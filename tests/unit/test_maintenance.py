@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -42,12 +43,24 @@ def test_a_word_that_haproxy_would_ignore_is_refused(line):
         parse(line)
 
 
+NOW = 1795212000
+"""2026-11-20T22:00:00Z"""
+
 words = st.sampled_from(["ready", "drain", "maint", "down", "stopped", "fail"])
+moments = st.none() | st.integers(NOW + 1, NOW * 2)
 states = st.builds(
-    lambda word, percent, maxconn: parse(f"{word} {percent}%" + (f" maxconn:{maxconn}" if maxconn else "")),
+    lambda word, percent, maxconn, deadline, until, reason: replace(
+        parse(f"{word} {percent}%" + (f" maxconn:{maxconn}" if maxconn else "")),
+        deadline=deadline,
+        until=until,
+        reason=reason,
+    ),
     words,
     st.integers(0, 256),
     st.none() | st.integers(1, 9999),
+    moments,
+    moments,
+    st.sampled_from(["", "new disks", "what until=then means"]),
 )
 
 
@@ -56,7 +69,7 @@ def test_an_answer_names_every_axis_and_means_what_it_was_made_from(state):
     line = answer(state).decode()
     assert line.endswith("\n")
     assert line.count("\n") == 1
-    said = line.split()
+    said = line.partition("#")[0].split()
     assert {"up", "down", "stopped", "fail"} & set(said)
     assert {"ready", "drain", "maint"} & set(said)
     assert parse(line) == state
@@ -64,20 +77,20 @@ def test_an_answer_names_every_axis_and_means_what_it_was_made_from(state):
 
 def test_the_disable_file_wins_and_its_text_is_the_reason(tmp_path):
     paths = Paths(etc=tmp_path)
-    assert files.read(paths, "l7").state == READY
+    assert files.read(paths, "l7", NOW).state == READY
     paths.agent_check.write_text("75%\n")
-    assert files.read(paths, "l7").state.percent == 75
+    assert files.read(paths, "l7", NOW).state.percent == 75
     paths.disable.write_text("new disks\n")
-    state = files.read(paths, "l7").state
+    state = files.read(paths, "l7", NOW).state
     assert (state.mode, state.word, state.reason) == (Mode.MAINT, "down", "new disks")
-    assert effective(None, READY) == READY
+    assert effective(None, READY, NOW) == READY
 
 
 def test_nonsense_keeps_the_last_good_state_and_is_told(tmp_path):
     paths = Paths(etc=tmp_path)
     paths.agent_check.write_text("drian\n")
     drained = AdminState(Mode.DRAIN, "drain")
-    reading = files.read(paths, "l7", drained)
+    reading = files.read(paths, "l7", NOW, drained)
     assert reading.state == drained
     assert "drian" in reading.problem
     assert str(paths.agent_check) in reading.problem
@@ -86,8 +99,8 @@ def test_nonsense_keeps_the_last_good_state_and_is_told(tmp_path):
 def test_a_share_is_refused_on_an_l4_node(tmp_path):
     paths = Paths(etc=tmp_path)
     paths.agent_check.write_text("75%\n")
-    assert "a share means nothing here" in files.read(paths, "l4").problem
-    assert files.read(paths, "backend").problem == ""
+    assert "a share means nothing here" in files.read(paths, "l4", NOW).problem
+    assert files.read(paths, "backend", NOW).problem == ""
 
 
 @given(state=states)
@@ -97,7 +110,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, state):
     files.write(paths, state)
     assert paths.disable.exists() == (state.word != "ready")
     paths.disable.unlink(missing_ok=True)
-    assert files.read(paths, "l7").state == state
+    assert files.read(paths, "l7", NOW).state == state
     assert [path.name for path in paths.etc.iterdir()] == ["agent-check"]
 
 
@@ -123,3 +136,64 @@ def test_every_connection_of_a_burst_gets_the_state_of_that_moment():
     first, second = asyncio.run(scenario())
     assert first == [b"up ready 100%\n"] * 200
     assert second == b"up drain 100% # disks\n"
+
+
+def at(seconds):
+    return NOW + seconds
+
+
+@pytest.mark.parametrize(
+    ("line", "moment", "mode", "reason"),
+    [
+        ("drain # deadline=2026-11-20T22:00:10Z new disks", at(9), Mode.DRAIN, "new disks"),
+        (
+            "drain # deadline=2026-11-20T22:00:10Z new disks",
+            at(10),
+            Mode.MAINT,
+            "the drain's deadline, 2026-11-20T22:00:10Z, has passed: new disks",
+        ),
+        ("drain # deadline=2026-11-20T23:00:10+01:00", at(9), Mode.DRAIN, ""),
+        ("maint # until=2026-11-20T22:00:10Z new disks", at(9.9), Mode.MAINT, "new disks"),
+        ("maint # until=2026-11-20T22:00:10Z new disks", at(10), Mode.READY, ""),
+        ("drain # until=2026-11-20T22:00:20Z deadline=2026-11-20T22:00:10Z x", at(15), Mode.MAINT, None),
+        ("drain # until=2026-11-20T22:00:20Z deadline=2026-11-20T22:00:10Z x", at(20), Mode.READY, ""),
+        ("50% # until=2026-11-20T22:00:10Z", at(10), Mode.READY, ""),
+        ("maint # deadline=2026-11-20T22:00:10Z", at(99), Mode.MAINT, ""),  # a deadline is one of drains
+        ("drain # we wait, until=later", at(99), Mode.DRAIN, "we wait, until=later"),
+    ],
+)
+def test_what_is_over_is_over(tmp_path, line, moment, mode, reason):
+    paths = Paths(etc=tmp_path)
+    paths.agent_check.write_text(line)
+    reading = files.read(paths, "l7", moment)
+    assert (reading.problem, reading.state.mode) == ("", mode)
+    assert reason is None or reading.state.reason == reason
+    if mode is Mode.READY:
+        assert reading.state == READY
+    # An agent that can no longer read the file goes on from what it knows.
+    known = files.read(paths, "l7", at(0)).state
+    paths.agent_check.write_text("nonsense")
+    assert files.read(paths, "l7", moment, known).state == reading.state
+
+
+def test_when_the_state_will_be_another(tmp_path):
+    paths = Paths(etc=tmp_path)
+    paths.agent_check.write_text("drain # deadline=2026-11-20T22:00:10Z until=2026-11-20T22:00:20Z")
+    assert [files.read(paths, "l4", at(s)).next for s in (0, 10, 20)] == [at(10), at(20), None]
+    assert str(files.read(paths, "l4", at(0)).state) == (
+        "drain, maint from 2026-11-20T22:00:10Z, ready from 2026-11-20T22:00:20Z"
+    )
+
+
+@pytest.mark.parametrize("moment", ["tomorrow", "", "2026-11-20T22:00:00", "2026-13-20T22:00:00Z", "7"])
+def test_a_moment_that_makes_no_sense_is_told(moment):
+    with pytest.raises(LbnodeError, match=f"cannot understand 'until={moment}': write it as until=2026"):
+        parse(f"maint # until={moment}")
+
+
+def test_a_disabled_node_is_out_whatever_time_it_is(tmp_path):
+    paths = Paths(etc=tmp_path)
+    paths.agent_check.write_text("maint # until=2026-11-20T22:00:10Z")
+    paths.disable.touch()
+    reading = files.read(paths, "l7", at(99))
+    assert (reading.state.word, reading.next) == ("down", None)

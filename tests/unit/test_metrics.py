@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cluster
@@ -9,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbnode.agent import metrics
+from lbnode.agent.drift import mended
 from lbnode.agent.metrics import KNOWN, Counts, Snapshot
 from lbnode.drivers import Result
 from lbnode.ipvs.counters import Counters, decode
@@ -17,7 +19,7 @@ from lbnode.plan import Change, diff
 from lbnode.reconcile import Pass
 from lbnode.resources import Destination, ServiceKey, Sysctl
 from lbnode.roles import desired
-from lbnode.roles.inputs import Inputs
+from lbnode.roles.inputs import Desired, Inputs
 from lbnode.templates import load
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
@@ -39,6 +41,7 @@ def status(**more):
         "agent": {"pid": 1, "since": 1000.5},
         "admin": "ready",
         "admin_mode": "ready",
+        "admin_next": 1795298400,
         "verdicts": [verdict.as_json() for verdict in found.verdicts],
         "last_pass": {"at": 1001.0, "seconds": 0.25, "cause": "start", "changes": 3, "foreign": ["x"], "waiting": []},
         "counts": Counts(passes=7, changes=3).__dict__,
@@ -138,6 +141,17 @@ def test_counts():
     counts.add(None)
     counts.add(Pass(diff((), ())))
     assert counts == Counts(passes=4, failed_passes=2, changes=2, failed_changes=1, drift_repairs=1)
+
+
+def test_drift_is_what_nobody_asked_for():
+    one, two = Sysctl("net.ipv4.ip_forward", "1"), Sysctl("net.ipv4.vs.sloppy_tcp", "1")
+    wanted, done = Desired((one, two)), Pass(diff((), ()), (Result(Change(None, one)), Result(Change(None, two), "no")))
+    nothing = diff((), ())
+    assert mended(wanted, Desired((one, two)), nothing, done) == 1
+    assert mended(Desired((two,)), wanted, nothing, done) == 0  # newly wanted
+    assert mended(wanted, wanted, diff((two,), (one, two)), done) == 0  # it had not taken before
+    assert mended(wanted, wanted, replace(nothing, waiting=("gone at last",)), done) == 0
+    assert mended(wanted, wanted, nothing, Pass(nothing)) == 0
 
 
 @pytest.mark.parametrize(("kind", "size"), [(10, 4), (12, 8)])

@@ -14,9 +14,10 @@ from lbnode.lab.scenarios.stage import Stage
 from lbnode.lab.stacks import Stack
 
 DEADLINE_S = 180.0
-LOOK_S = 0.2
-STEADY_LOOKS = 10
-"""A control plane that begins anew may do its work in steps: it is ready when it is for so many looks in a row."""
+LOOK_S = 0.5
+"""A look at all tables takes a dozen processes, on the processor that the flows need too."""
+STEADY_LOOKS = 6
+"""A control plane that begins anew may do its work in steps: it is ready when it is so for this many looks in a row."""
 
 EVENT, MOVES, RETURN = "event", "moves", "return"
 PHASES = (EVENT, MOVES, RETURN)
@@ -60,10 +61,8 @@ class Play:
         self.wait(lambda: self.stage.weights_of(self.l7) <= {0}, f"no new flows for {self.l7}")
 
     def kill(self, name: str, programs: Sequence[str]) -> None:
-        """SIGKILL, and they stay dead."""
         for program in programs:
-            self.stage.kill(name, program)
-            self.stage.supervisor.stop(self.stage.key(name, program))
+            self.stage.knock_out(name, program)
 
     def revive(self, name: str, programs: Sequence[str]) -> None:
         for program in programs:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from lbnode.lab.account import Account, Story, account
 from lbnode.lab.attach import attach
 from lbnode.lab.clients.crowd import Count, Crowd, mix, pairs
-from lbnode.lab.scenarios.disruption import FLOWS_PER_TICK_S, KINDS, NEW, NEW_TICK_S, TICK_S
+from lbnode.lab.scenarios.disruption import KINDS, NEW, NEW_TICK_S, tick_s
 from lbnode.lab.scenarios.network import Network
 from lbnode.lab.scenarios.report import Report, expect
 from lbnode.lab.scenarios.watch import Watch
@@ -59,7 +59,7 @@ def run(state: Path, flows: int, seconds: float) -> int:
             "every VIP to answer",
         )
         report.line(f"opening {flows} flows from {len(sources)} addresses to {len(vips)} VIPs")
-        began = crowd.start("long", mix(flows, KINDS, vips, sources), max(TICK_S, flows / FLOWS_PER_TICK_S))
+        began = crowd.start("long", mix(flows, KINDS, vips, sources), tick_s(flows))
         crowd.start("new", mix(NEW, ("short",), vips, sources), NEW_TICK_S)
         expect(not all(row.broken for row in began), "flows that open", f"none did, such as {began[:1]}")
         watch = Watch(network)

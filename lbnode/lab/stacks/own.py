@@ -40,7 +40,7 @@ class Own:
         programs.start_nodes(stage.lab, stage.supervisor)
         deadline_s = STARTED_S + STARTED_PER_NODE_S * len(stage.lab.topology.machines)
         stage.wait(lambda: all(map(stage.routed_fully, stage.l4)), deadline_s, "every VIP by every L4 node")
-        stage.wait(lambda: stage.all_in_use(l7), deadline_s, "every real server in use on every L4 node", 0.2)
+        stage.wait(lambda: stage.all_in_use(l7), deadline_s, "every real server in use on every L4 node", 0.5)
 
     def set_l7(self, names: Sequence[str]) -> None:
         """L4 nodes come last: a new L7 node can serve before anybody sends to it."""
