@@ -30,8 +30,8 @@ FLOWS = 2000
 KINDS = ("download", "upload", "requests")
 TICK_S, TICK_MOST_S = 5.0, 25.0
 TICKS_PER_S = 200.0
-"""What one slow processor holds beside everything else: more flows tick more slowly, until proxies would call them idle.
-Flows that have something to meet are hurried anyway."""
+"""What one slow processor holds beside everything else: more flows tick more slowly, but proxies do not call them
+idle. Flows that have something to meet are hurried anyway."""
 PATIENCE_S = 25.0
 NEW, NEW_TICK_S = 24, 1.0
 SEEN_S = 10.0

@@ -8,7 +8,7 @@ from lbnode.lab import programs
 from lbnode.lab.build import build, load
 from lbnode.lab.clients.crowd import Crowd
 from lbnode.lab.errors import LabError
-from lbnode.lab.scenarios import repair, serving, upkeep
+from lbnode.lab.scenarios import narrow, repair, serving, upkeep
 from lbnode.lab.scenarios.report import Report
 from lbnode.lab.scenarios.stage import Stage
 from lbnode.lab.supervisor import Supervisor
@@ -36,6 +36,7 @@ STEPS: tuple[Step, ...] = (
     Step("spread", "requests from every client to every VIP", _once(serving.spread)),
     Step("address", "the client's own address", _once(serving.own_address)),
     Step("return", "direct return", _once(serving.return_path)),
+    Step("path-mtu", "a path of MTU 1400", _once(narrow.path_mtu)),
     Step("disable", "`touch /etc/lb/disable` on L4 nodes", upkeep.l4_disable),
     Step("l7-killed", "HAProxy killed on an L7 node", _once(upkeep.l7_killed)),
     Step("l7-drain", "`lbnode drain` on an L7 node", _once(upkeep.l7_drain)),
