@@ -13,6 +13,7 @@ from lbnode.paths import Paths
 from lbnode.roles import desired
 from lbnode.roles.inputs import Desired, Inputs
 from lbnode.roles.prober import Prober
+from lbnode.roles.serving import settle_s
 from lbnode.templates import load as load_templates
 
 
@@ -77,6 +78,11 @@ class Decisions:
             self._inputs = inputs
         return self._desired
 
+    @property
+    def passing(self) -> bool:
+        """Whether they will change with time alone."""
+        return self._inputs is not None and _starting(self._inputs)
+
 
 def same(one: Inputs, other: Inputs) -> bool:
     """Whether both lead to the same desired state. One cluster file is one object: it is not compared in depth."""
@@ -86,9 +92,10 @@ def same(one: Inputs, other: Inputs) -> bool:
 
 
 def _starting(inputs: Inputs) -> bool:
-    """Whether a slow start is under way, in which weights change with time."""
-    longest = max((service.slow_start_s for service in inputs.cluster.services.values()), default=0)
-    backs = (health.back_for_s for health in inputs.health.values()) if longest else ()
+    """Whether a real server has come back so lately that what follows from it changes with time."""
+    slow = max((service.slow_start_s for service in inputs.cluster.services.values()), default=0)
+    longest = max(slow, settle_s(inputs.cluster.probe))
+    backs = (health.back_for_s for health in inputs.health.values())
     return any(back is not None and back < longest for back in backs)
 
 
