@@ -50,6 +50,7 @@ class Host:
         for address, gateway in zip(OWN[name], ("192.0.2.129", "2001:db8:c000:280::1"), strict=True):
             ip(f"address add {address}/{64 if ':' in address else 24} dev up0 {'nodad' if ':' in address else ''}")
             ip(f"{'-6' if ':' in address else '-4'} route add default via {gateway}")
+        subprocess.run(["modprobe", "ip_vs_rr"], check=True)  # what probes go through; no pass is made of them here
         self.identity = Identity(name, "l4" if name == "l4-1" else "l7", self.paths)
         self.make()
 

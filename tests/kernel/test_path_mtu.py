@@ -22,7 +22,7 @@ def stack() -> Iterator[ExitStack]:
         yield found
 
 
-WAYS = [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]
+WAYS = [("a", "b"), ("b", "a")]
 CORE = (("inner", "core"), ("a", "eth0"), ("b", "eth0"), ("s1", "eth0"), ("s2", "eth0"))
 MIDDLE = (("outer", "middle"), ("inner", "middle"))
 
@@ -85,7 +85,7 @@ def test_a_narrow_way_from_the_l4_nodes_to_the_real_servers(
     """The error is about the outer packet: the L4 node must hear it and tell the client (see roles/too_big.py)."""
     site = build(stack, tmp_path, rear=True, tunnel=tunnel)
     site.mtu(("inner", "rear"), ("s1", "eth0"), ("s2", "eth0"))
-    for packets, errors in WAYS[:2]:
+    for packets, errors in WAYS:
         site.steer(packets, errors)
         for transfer in (site.upload, site.download):
             site.forget()
