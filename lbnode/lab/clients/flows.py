@@ -187,9 +187,12 @@ def _one_body(flow: Flow) -> Steps[None]:
 
 
 def requests(flow: Flow) -> Steps[None]:
-    """One small request per tick on a connection that is kept."""
+    """One small request per tick on a connection that is kept; a last one when it is to finish, for who has not been
+    heard since may be gone."""
     yield from _open(flow)
-    while not (flow.finishing and flow.rounds):
+    last = False
+    while not last:
+        last = flow.finishing
         asked = flow.expect()
         answer = yield from flow.connection.get("/", 200)
         flow.backend = answer.body.decode().strip()
