@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from lbnode.config.load import load
 from lbnode.config.model import Cluster, Role
 from lbnode.drivers import Driver
-from lbnode.errors import ConfigError, Problem
+from lbnode.errors import ConfigError, NotReady, Problem
 from lbnode.health.state import Health, Probe
 from lbnode.maintenance.state import AdminState
 from lbnode.paths import Paths
@@ -59,7 +59,19 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
 
         ended, announced = policy.ended(), bgp.announced(identity.paths)
     templates = load_templates(identity.paths.templates)
-    return Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced)
+    filters = identity.role == "backend" and _filters()
+    return Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced, filters)
+
+
+def _filters() -> bool:
+    """Whether this kernel, and what we may do, allow an nftables table."""
+    from lbnode.net import nfnetlink, nftables
+
+    try:
+        nfnetlink.try_table(nftables.TABLE)
+    except (OSError, NotReady):
+        return False
+    return True
 
 
 class Decisions:

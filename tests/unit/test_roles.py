@@ -17,6 +17,7 @@ from lbnode.resources import (
     IpvsTimeouts,
     Link,
     LocalRoute,
+    MssClamp,
     PacketMark,
     Rule,
     Running,
@@ -427,6 +428,12 @@ def test_a_backend_changes_only_what_direct_return_needs():
     assert [row for row in found if isinstance(row, Address)] == [Address("2001:db8:c633:6401::4", "lb-vip")]
     without = replace(inputs("s1"), cluster=small("pool: web, through: backend", "pool: web"))
     assert desired("backend", without).rows == ()
+
+
+def test_a_backend_that_can_tells_clients_what_fits_into_the_tunnel():
+    found = desired("backend", inputs("s1", filters=True)).rows
+    assert [row for row in found if isinstance(row, MssClamp)] == [MssClamp("2001:db8:c633:6401::4", 1400)]
+    assert rows(MssClamp, "backend") == rows(MssClamp, "l7", filters=True) == []
 
 
 def test_maintenance_changes_no_row_of_the_data_path_on_an_l7():
