@@ -109,11 +109,14 @@ class Flow:
 
 
 def download(flow: Flow) -> Steps[None]:
-    """File after file, a bufferful per tick; every byte is compared."""
+    """File after file, a bufferful per tick; every byte is compared. When it is to finish, one more: the rest of a file
+    may be here already, and say nothing of who has sent it."""
     connection = flow.connection
     connection.receive_buffer, connection.quiet = RECEIVE_BUFFER, False
     yield from _open(flow)
-    while not (flow.finishing and flow.rounds):
+    last = False
+    while not last:
+        last = flow.finishing
         yield from _one_file(flow)
         flow.rounds += 1
 

@@ -8,6 +8,7 @@ import errno
 import select
 import socket
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Watch:
     _missed: dict[str, float] = field(default_factory=dict)
     _lost: set[str] = field(default_factory=set)
     _sockets: dict[str, frozenset[str]] = field(default_factory=dict)
+    _starts: Counter[str] = field(default_factory=Counter)
     _looked: float = 0.0
     _flows: set[Flow] = field(default_factory=set)
 
@@ -112,6 +114,7 @@ class Watch:
                 self._lost.discard(name)
                 self._sockets[name] = sockets
                 if not sockets & before:
+                    self._starts[name] += 1
                     self.outages.append(Outage(name, self._looked))
             elif self._missed.setdefault(name, began) < began and name not in self._lost:
                 self._lost.add(name)
