@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from lbnode.config.load import load
 from lbnode.config.model import Cluster, Role
 from lbnode.drivers import Driver
-from lbnode.errors import ConfigError, Problem
+from lbnode.errors import ConfigError, NotReady, Problem
 from lbnode.health.state import Health, Probe
 from lbnode.maintenance.state import AdminState
 from lbnode.paths import Paths
 from lbnode.roles import desired
 from lbnode.roles.inputs import Desired, Inputs
 from lbnode.roles.prober import Prober
+from lbnode.roles.serving import settle_s
 from lbnode.templates import load as load_templates
 
 
@@ -58,7 +59,19 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
 
         ended, announced = policy.ended(), bgp.announced(identity.paths)
     templates = load_templates(identity.paths.templates)
-    return Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced)
+    filters = identity.role == "backend" and _filters()
+    return Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced, filters)
+
+
+def _filters() -> bool:
+    """Whether this kernel, and what we may do, allow an nftables table."""
+    from lbnode.net import nfnetlink, nftables
+
+    try:
+        nfnetlink.try_table(nftables.TABLE)
+    except (OSError, NotReady):
+        return False
+    return True
 
 
 class Decisions:
@@ -77,6 +90,11 @@ class Decisions:
             self._inputs = inputs
         return self._desired
 
+    @property
+    def passing(self) -> bool:
+        """Whether they will change with time alone."""
+        return self._inputs is not None and _starting(self._inputs)
+
 
 def same(one: Inputs, other: Inputs) -> bool:
     """Whether both lead to the same desired state. One cluster file is one object: it is not compared in depth."""
@@ -86,9 +104,10 @@ def same(one: Inputs, other: Inputs) -> bool:
 
 
 def _starting(inputs: Inputs) -> bool:
-    """Whether a slow start is under way, in which weights change with time."""
-    longest = max((service.slow_start_s for service in inputs.cluster.services.values()), default=0)
-    backs = (health.back_for_s for health in inputs.health.values()) if longest else ()
+    """Whether a real server has come back so lately that what follows from it changes with time."""
+    slow = max((service.slow_start_s for service in inputs.cluster.services.values()), default=0)
+    longest = max(slow, settle_s(inputs.cluster.probe))
+    backs = (health.back_for_s for health in inputs.health.values())
     return any(back is not None and back < longest for back in backs)
 
 

@@ -131,7 +131,7 @@ class Agent:
 
     def _patience(self, well: bool) -> float:
         """Seconds until the next pass, unless something wakes it."""
-        rest = RESYNC_S if well else RETRY_S
+        rest = RETRY_S if not well or self._decisions.passing else RESYNC_S
         return rest if self._reading.next is None else max(0.0, min(rest, self._reading.next - time.time()))
 
     async def _follow_files(self) -> None:

@@ -24,6 +24,7 @@ def findings(draft: Draft, suggestions: Suggestions) -> list[Finding]:
     found += _tiers(draft)
     found += _listeners(draft)
     found += _asked(draft)
+    found += _gre(draft)
     found += _taken(draft)
     found += _marks(draft)
     for role in ("l7", "backend"):
@@ -80,6 +81,17 @@ def _asked(draft: Draft) -> Iterator[Finding]:
             if port == draft.health_port and service.through == "l7":
                 message = f"port {port} is the health URI's on VIPs through l7"
                 yield Finding(path, message, "choose another one for health", at_key=len(path) == len(service.path))
+
+
+def _gre(draft: Draft) -> Iterator[Finding]:
+    """A real server has one GRE device, which takes packets either with or without a checksum."""
+    found = [service for service in draft.services.values() if service.ipvs["tunnel"] == "gre"]
+    for service in found[1:]:
+        first, own = (one.ipvs["tunnel_checksum"] for one in (found[0], service))
+        if first is not None and own is not None and (first == "full") != (own == "full"):
+            message = f"real servers take gre either with a checksum or without; service '{found[0].name}' has {first}"
+            path = service.ipvs.at("tunnel_checksum")
+            yield Finding(path, message, "use the same tunnel_checksum for both", at_key=True)
 
 
 def _serials(draft: Draft, role: str) -> Iterator[Finding]:

@@ -12,10 +12,10 @@ import struct
 import sys
 from enum import IntEnum
 from functools import lru_cache
-from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from lbnode.errors import LbnodeError
+from lbnode.ipvs.fields import address_of, exactly, netmask, number, packed_address, prefix_of
 from lbnode.ipvs.messages import Request, attribute, attributes
 
 FAMILY = "IPVS"
@@ -112,7 +112,7 @@ def service_request(command: Command, service: Service) -> Request:
         body += attribute(_SCHED, service.scheduler.encode() + b"\0") + _SERVICE_SETTINGS.pack(
             *(12, _FLAGS, service.flags & ~HASHED, 0xFFFFFFFF ^ HASHED),
             *(8, _TIMEOUT, service.timeout),
-            *(8, _NETMASK, _netmask(service.family, service.prefix)),
+            *(8, _NETMASK, netmask(service.family, service.prefix)),
         )
     return Request(command, _nest(_CMD_SERVICE, body))
 
@@ -141,16 +141,16 @@ def decode_destination(payload: bytes) -> Destination:
     try:
         found = attributes(attributes(payload)[_CMD_DEST], unique=True)
         return Destination(
-            _address(_number(found, _D_FAMILY, 2), _exactly(found, _D_ADDR, 16)),
-            int.from_bytes(_exactly(found, _D_PORT, 2), "big"),
-            _number(found, _D_FWD, 4),
-            _number(found, _D_WEIGHT, 4),
-            _number(found, _D_UPPER, 4),
-            _number(found, _D_LOWER, 4),
+            address_of(number(found, _D_FAMILY, 2), exactly(found, _D_ADDR, 16)),
+            int.from_bytes(exactly(found, _D_PORT, 2), "big"),
+            number(found, _D_FWD, 4),
+            number(found, _D_WEIGHT, 4),
+            number(found, _D_UPPER, 4),
+            number(found, _D_LOWER, 4),
             # Absent before Linux 5.2, which knew IPIP alone.
-            _number(found, _D_TUN_TYPE, 1, absent=Tunnel.IPIP),
-            int.from_bytes(_exactly(found, _D_TUN_PORT, 2), "big") if _D_TUN_PORT in found else 0,
-            _number(found, _D_TUN_FLAGS, 2, absent=0),
+            number(found, _D_TUN_TYPE, 1, absent=Tunnel.IPIP),
+            int.from_bytes(exactly(found, _D_TUN_PORT, 2), "big") if _D_TUN_PORT in found else 0,
+            number(found, _D_TUN_FLAGS, 2, absent=0),
         )
     except KeyError as missing:
         raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None
@@ -161,7 +161,7 @@ def decode_connections(payload: bytes) -> int:
     side has ended or that know no end (UDP), and clients with persistence."""
     try:
         found = attributes(attributes(payload)[_CMD_DEST], unique=True)
-        return sum(_number(found, kind, 4) for kind in (_D_ACTIVE, _D_INACTIVE, _D_PERSISTENT))
+        return sum(number(found, kind, 4) for kind in (_D_ACTIVE, _D_INACTIVE, _D_PERSISTENT))
     except KeyError as missing:
         raise LbnodeError(f"cannot decode an IPVS destination: attribute {missing} is not there") from None
 
@@ -176,7 +176,7 @@ def _service_part(service: Service) -> bytes:
 @lru_cache(maxsize=8192)
 def _destination_part(destination: Destination, whole: bool) -> bytes:
     """The attribute of a destination, with its settings or with its key alone."""
-    family, packed = _packed_address(destination.address)
+    family, packed = packed_address(destination.address)
     port = destination.port.to_bytes(2, "big")
     body = _DEST_KEY.pack(20, _D_ADDR, packed, 6, _D_PORT, port, 6, _D_FAMILY, family)
     if whole:
@@ -193,7 +193,7 @@ def _destination_part(destination: Destination, whole: bool) -> bytes:
 
 
 def _service(found: dict[int, bytes]) -> Service:
-    family = _number(found, _AF, 2)
+    family = number(found, _AF, 2)
     if family not in (socket.AF_INET, socket.AF_INET6):
         raise LbnodeError(f"cannot decode an IPVS service of address family {family}")
     name, end, _ = found[_SCHED].partition(b"\0")
@@ -204,74 +204,25 @@ def _service(found: dict[int, bytes]) -> Service:
         protocol=0,
         port=0,
         scheduler=name.decode("ascii", "replace"),
-        flags=int.from_bytes(_exactly(found, _FLAGS, 8)[:4], sys.byteorder) & ~HASHED,
-        timeout=_number(found, _TIMEOUT, 4),
-        prefix=_prefix(family, _exactly(found, _NETMASK, 4)),
-        fwmark=_number(found, _FWMARK, 4, absent=0),
+        flags=int.from_bytes(exactly(found, _FLAGS, 8)[:4], sys.byteorder) & ~HASHED,
+        timeout=number(found, _TIMEOUT, 4),
+        prefix=prefix_of(family, exactly(found, _NETMASK, 4)),
+        fwmark=number(found, _FWMARK, 4, absent=0),
         family=family,
     )
     if service.fwmark:
         return service
-    address, port = _address(family, _exactly(found, _ADDR, 16)), int.from_bytes(_exactly(found, _PORT, 2), "big")
-    return service._replace(address=address, protocol=_number(found, _PROTOCOL, 2), port=port)
+    address, port = address_of(family, exactly(found, _ADDR, 16)), int.from_bytes(exactly(found, _PORT, 2), "big")
+    return service._replace(address=address, protocol=number(found, _PROTOCOL, 2), port=port)
 
 
 def _service_key(service: Service) -> bytes:
     if service.fwmark:
         return _MARK_KEY.pack(6, _AF, service.family, 8, _FWMARK, service.fwmark)
-    family, packed = _packed_address(service.address)
+    family, packed = packed_address(service.address)
     port = service.port.to_bytes(2, "big")
     return _SERVICE_KEY.pack(6, _AF, family, 6, _PROTOCOL, service.protocol, 20, _ADDR, packed, 6, _PORT, port)
 
 
 def _nest(kind: int, body: bytes) -> bytes:
     return _NEST.pack(4 + len(body), kind | _NESTED) + body
-
-
-def _exactly(found: dict[int, bytes], kind: int, size: int) -> bytes:
-    """Raises LbnodeError when the attribute has another size, KeyError when it is not there."""
-    value = found[kind]
-    if len(value) != size:
-        raise LbnodeError(f"cannot decode IPVS attribute {kind}: it has {len(value)} bytes, not {size}")
-    return value
-
-
-def _number(found: dict[int, bytes], kind: int, size: int, absent: int | None = None) -> int:
-    """`absent` is what one that is not there means, when it means something."""
-    if absent is not None and kind not in found:
-        return absent
-    return int.from_bytes(_exactly(found, kind, size), sys.byteorder)
-
-
-def _packed_address(text: str) -> tuple[int, bytes]:
-    """Family, and the 16 bytes of union nf_inet_addr."""
-    if ":" in text:
-        return socket.AF_INET6, socket.inet_pton(socket.AF_INET6, text)
-    return socket.AF_INET, socket.inet_pton(socket.AF_INET, text) + bytes(12)
-
-
-def _address(family: int, packed: bytes) -> str:
-    if family == socket.AF_INET:
-        return socket.inet_ntop(socket.AF_INET, packed[:4])
-    if family != socket.AF_INET6:
-        raise LbnodeError(f"cannot decode an IPVS address of family {family}")
-    text = socket.inet_ntop(socket.AF_INET6, packed)
-    # The C library writes mapped addresses with dots, Python's canonical form has none.
-    return str(IPv6Address(text)) if "." in text else text
-
-
-def _netmask(family: int, prefix: int) -> bytes:
-    if family == socket.AF_INET6:
-        return (prefix or 128).to_bytes(4, sys.byteorder)
-    return (0xFFFFFFFF & (0xFFFFFFFF << (32 - (prefix or 32)))).to_bytes(4, "big")
-
-
-def _prefix(family: int, netmask: bytes) -> int:
-    """0 when the whole address counts; below 0 for a mask that is none: all clients in one, or with holes in it."""
-    if family == socket.AF_INET6:
-        bits = int.from_bytes(netmask, sys.byteorder)
-        return 0 if bits == 128 else bits
-    bits = int.from_bytes(netmask, "big").bit_count()
-    if bits and netmask == _netmask(family, bits):
-        return 0 if bits == 32 else bits
-    return -1 - bits

@@ -7,7 +7,10 @@ A dump is thousands of messages that look alike. Where a whole buffer of them ha
 call of `struct` and not by a loop.
 """
 
+import errno
+import os
 import struct
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -32,6 +35,18 @@ class Unclear(LbnodeError):
     """An answer was torn, lost, or overtaken by a change: to be asked for again."""
 
     exit_code = 75
+
+
+class Refused(LbnodeError):
+    """The kernel has answered with an errno, `code`."""
+
+    def __init__(self, words: str, code: int) -> None:
+        super().__init__(f"{words}: {os.strerror(code)} ({errno.errorcode.get(code, code)})")
+        self.code = code
+
+
+class Silent(Unclear):
+    """There was no answer for a long time: no use in asking for less."""
 
 
 class Request(NamedTuple):
@@ -99,6 +114,19 @@ def attributes(data: bytes, *, unique: bool = False) -> dict[int, bytes]:
 def pack(family: int, flags: int, sequence: int, request: Request) -> bytes:
     length = HEAD + len(request.payload)
     return BOTH.pack(length, family, flags, sequence, 0, request.command, 1, 0) + request.payload
+
+
+def batches(groups: Sequence[Sequence[Request]], limit: int) -> Iterator[Sequence[Sequence[Request]]]:
+    """Runs of whole groups of at most `limit` bytes; a larger group travels alone."""
+    start, size = 0, 0
+    for index, group in enumerate(groups):
+        length = sum([HEAD + len(request.payload) for request in group])
+        if size and size + length > limit:
+            yield groups[start:index]
+            start, size = index, 0
+        size += length
+    if start < len(groups):
+        yield groups[start:]
 
 
 def messages(data: bytes, first: int, last: int) -> list[Message]:

@@ -9,29 +9,30 @@ What is unclear is asked for again, with a number of its own: an answer that com
 """
 
 import errno
-import os
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 from lbnode.errors import LbnodeError, Missing, NotPermitted
+from lbnode.ipvs.endpoint import ANSWER_SECONDS, Wire, open_endpoint
 from lbnode.ipvs.messages import (
     ACK,
     DONE,
     DUMP,
     DUMP_INTERRUPTED,
     ERROR,
-    HEAD,
     REQUEST,
     Message,
+    Refused,
     Request,
+    Silent,
     Unclear,
     alike,
     attribute,
     attributes,
+    batches,
     messages,
     pack,
 )
@@ -41,12 +42,7 @@ __all__ = ["BATCH_BYTES", "GenericNetlink", "Refused", "Request", "Wire", "attri
 BATCH_BYTES = 60_000
 """Beyond some 8 kB larger batches gain nothing; 64 kB fit any socket buffer."""
 
-_NETLINK_GENERIC = 16
-_SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
-_BUFFER_BYTES = 4 << 20
 _READ_BYTES = 1 << 16
-_ANSWER_SECONDS = 10
 _ATTEMPTS = 8
 _DRAINED = 10_000
 _PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENOMEM}
@@ -54,26 +50,6 @@ _PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENOMEM}
 _CONTROLLER, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 0x10, 3, 1, 2
 
 T = TypeVar("T")
-
-
-class Wire(Protocol):
-    """What is needed of a netlink socket."""
-
-    def send(self, data: bytes, /) -> int: ...
-    def recvfrom_into(self, buffer: bytearray, nbytes: int, flags: int, /) -> tuple[int, tuple[int, int]]: ...
-    def close(self) -> None: ...
-
-
-class Refused(LbnodeError):
-    """The kernel has answered with an errno, `code`."""
-
-    def __init__(self, words: str, code: int) -> None:
-        super().__init__(f"{words}: {os.strerror(code)} ({errno.errorcode.get(code, code)})")
-        self.code = code
-
-
-class Silent(Unclear):
-    """There was no answer for a long time: no use in asking for less."""
 
 
 class GenericNetlink:
@@ -87,7 +63,7 @@ class GenericNetlink:
         self._family_name = family
         self._sequence = 0
         self._buffer = bytearray(_READ_BYTES)
-        self._wire = wire or _open()
+        self._wire = wire or open_endpoint()
         try:
             self._family = self._resolve(family)
         except BaseException:
@@ -107,7 +83,7 @@ class GenericNetlink:
         sent again in smaller parts; so something may have been done already (EEXIST, ENOENT) that this call has done.
         """
         outcomes: list[list[int]] = []
-        for batch in _batches(groups):
+        for batch in batches(groups, BATCH_BYTES):
             outcomes += self._settle(batch)
         return outcomes
 
@@ -121,7 +97,7 @@ class GenericNetlink:
 
     def _again(self, attempt: Callable[[], T]) -> T:
         """Tries until the answer is clear, some times, for as long as one answer may take."""
-        deadline = time.monotonic() + _ANSWER_SECONDS
+        deadline = time.monotonic() + ANSWER_SECONDS
         for _ in range(_ATTEMPTS - 1):
             try:
                 return attempt()
@@ -145,7 +121,7 @@ class GenericNetlink:
         sequence = self._next()
         self._write(pack(self._family, REQUEST | DUMP, sequence, request))
         objects: list[bytes] = []
-        deadline = time.monotonic() + _ANSWER_SECONDS
+        deadline = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < deadline:
             data = self._receive()
             if equal := alike(data, self._family, sequence):
@@ -161,7 +137,7 @@ class GenericNetlink:
                 if message.type != self._family:
                     raise Unclear(f"cannot read {self._family_name}: a message of type {message.type} is no answer")
                 objects.append(message.payload)
-        raise LbnodeError(f"cannot read {self._family_name}: no end in {_ANSWER_SECONDS} s")
+        raise LbnodeError(f"cannot read {self._family_name}: no end in {ANSWER_SECONDS} s")
 
     def _whole(self, end: Message, objects: list[bytes]) -> list[bytes]:
         if end.type == ERROR:
@@ -228,10 +204,10 @@ class GenericNetlink:
 
     def _answers(self, first: int, last: int) -> Iterator[Message]:
         """Messages that answer the given sequence numbers; the caller knows which is the last."""
-        deadline = time.monotonic() + _ANSWER_SECONDS
+        deadline = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < deadline:
             yield from messages(self._receive(), first, last)
-        raise LbnodeError(f"cannot read {self._family_name}: no answer in {_ANSWER_SECONDS} s")
+        raise LbnodeError(f"cannot read {self._family_name}: no answer in {ANSWER_SECONDS} s")
 
     def _receive(self) -> bytes:
         """What one system call gives: one or more messages. Raises Unclear where some are lost, or all."""
@@ -240,7 +216,7 @@ class GenericNetlink:
                 size, (sender, *_) = self._wire.recvfrom_into(self._buffer, 0, socket.MSG_TRUNC)
             except OSError as error:
                 if isinstance(error, BlockingIOError):
-                    why = f"no answer in {_ANSWER_SECONDS} s"
+                    why = f"no answer in {ANSWER_SECONDS} s"
                     raise Silent(f"cannot read {self._family_name}: {why}") from error
                 kind = Unclear if error.errno in _PASSING else LbnodeError
                 raise kind(f"cannot read {self._family_name}: {error.strerror}") from error
@@ -266,35 +242,3 @@ class GenericNetlink:
         if passing:
             raise Unclear(str(refused)) from refused
         raise refused
-
-
-def _open() -> socket.socket:
-    """A netlink socket of the calling thread's network namespace."""
-    found = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC)
-    try:
-        for forced, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
-            try:
-                found.setsockopt(socket.SOL_SOCKET, forced, _BUFFER_BYTES)
-            except PermissionError:
-                found.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_BYTES)
-        # Errors then carry the header of the message they belong to, not all of it.
-        found.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _ANSWER_SECONDS, 0))
-        found.bind((0, 0))
-    except BaseException:
-        found.close()
-        raise
-    return found
-
-
-def _batches(groups: Sequence[Sequence[Request]]) -> Iterator[Sequence[Sequence[Request]]]:
-    """Runs of whole groups of at most BATCH_BYTES; a larger group travels alone."""
-    start, size = 0, 0
-    for index, group in enumerate(groups):
-        length = sum([HEAD + len(request.payload) for request in group])
-        if size and size + length > BATCH_BYTES:
-            yield groups[start:index]
-            start, size = index, 0
-        size += length
-    if start < len(groups):
-        yield groups[start:]

@@ -14,7 +14,8 @@ from lbnode.templates import Templates
 @dataclass(frozen=True)
 class Inputs:
     """Everything a role looks at: the files, the health, and what this node does already. `ended`: the real servers'
-    addresses with a local route, whose flows are being ended; `announced`: the VIPs that are announced."""
+    addresses with a local route, whose flows are being ended; `announced`: the VIPs that are announced;
+    `filters`: whether the kernel has nf_tables (only backends ask)."""
 
     cluster: Cluster
     name: str
@@ -25,6 +26,7 @@ class Inputs:
     haproxy_version: tuple[int, int] = (2, 6)
     ended: frozenset[str] = frozenset()
     announced: frozenset[str] = frozenset()
+    filters: bool = False
 
     @property
     def node(self) -> Node:

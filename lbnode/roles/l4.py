@@ -39,7 +39,7 @@ from lbnode.roles.direct_return import VIP_LINK
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.places import Place, places
 from lbnode.roles.prober import FAMILIES, Prober, destination
-from lbnode.roles.serving import Servers, Serving, enough, mark, serving
+from lbnode.roles.serving import Servers, Serving, enough, mark, serving, settling
 from lbnode.roles.targets import standing
 
 SYSCTLS = {
@@ -249,8 +249,10 @@ def _should_announce(inputs: Inputs, vip: IPAddress, found: Found) -> Verdict:
     for name, service in inputs.cluster.services.items():
         if vip in service.vips:
             servers, now = found[name, vip.version]
-            good = good or enough(service, now, announced)
+            waits = not announced and settling(servers, inputs.cluster.probe)
+            good = good or (enough(service, now, announced) and not waits)
             words = f"{name} has {now.count} of {len(servers)} servers, needs {mark(service, announced)}"
+            words += " (more may come back at any moment)" if waits else ""
             counts.append(f"{words} ({now.panic})" if now.panic else words)
     return Verdict("vip", str(vip), good, "announced" if good else "withdrawn", "; ".join(counts))
 

@@ -8,7 +8,7 @@ doubtful servers than not at all (`below_quorum: keep`). Servers that people hav
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lbnode.config.model import Node, Service
+from lbnode.config.model import Node, Probe, Service
 from lbnode.roles.targets import Standing
 
 Servers = Mapping[str, tuple[Node, Standing]]
@@ -51,6 +51,19 @@ def enough(service: Service, found: Serving, announced: bool) -> bool:
     if service.below_quorum == "keep":
         return found.count > 0
     return found.count >= mark(service, announced)
+
+
+def settle_s(probe: Probe) -> float:
+    """Seconds in which every real server that lives is found up, once the first is."""
+    return probe.rise * probe.interval_s * (1 + probe.jitter) + probe.timeout_s
+
+
+def settling(servers: Servers, probe: Probe) -> bool:
+    """Whether all that are up came back a moment ago, so that more of them may be about to. A node that was cut off
+    would otherwise announce with the first of them, and send the flows of the others elsewhere."""
+    back = [found.back_for_s for _, found in servers.values() if found.wanted and found.up]
+    known = [seconds for seconds in back if seconds is not None]
+    return bool(known) and len(known) == len(back) and max(known) < settle_s(probe)
 
 
 def mark(service: Service, announced: bool) -> int:

@@ -122,9 +122,9 @@ class Balancer:
         wanted = only(groundwork(Inputs(cluster, self.name)), self.drivers())
         assert self.node.call(lambda: ensure(wanted, self.drivers())).errors == []
 
-    def probe(self, cluster: Cluster) -> None:
+    def probe(self, cluster: Cluster, patience_s: float) -> None:
         wanted = Prober(cluster, self.name).probes()
-        self.health.update(self.node.call(lambda: asyncio.run(probe_once(wanted, 0.4, fall=2))))
+        self.health.update(self.node.call(lambda: asyncio.run(probe_once(wanted, patience_s, fall=2))))
 
     def plan(self, cluster: Cluster) -> Plan:
         return self.node.call(lambda: plan(self.wanted(cluster), self.drivers()))
@@ -153,6 +153,8 @@ class Site:
     nodes: Mapping[str, Node]
     balancers: list[Balancer]
     servers: Servers
+    patience_s: float = 0.4
+    """Of a probe."""
     flows: list[Flow] = field(default_factory=list)
 
     @property
@@ -174,7 +176,7 @@ class Site:
     def probe(self) -> None:
         """Once round, by each L4 node."""
         for balancer in self.balancers:
-            balancer.probe(self.cluster)
+            balancer.probe(self.cluster, self.patience_s)
 
     def do_pass(self) -> list[str]:
         """One pass of each L4 node; what the first one did. Nothing is left to do, also as an agent sees it that has

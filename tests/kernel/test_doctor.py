@@ -50,6 +50,7 @@ class Host:
         for address, gateway in zip(OWN[name], ("192.0.2.129", "2001:db8:c000:280::1"), strict=True):
             ip(f"address add {address}/{64 if ':' in address else 24} dev up0 {'nodad' if ':' in address else ''}")
             ip(f"{'-6' if ':' in address else '-4'} route add default via {gateway}")
+        subprocess.run(["modprobe", "ip_vs_rr"], check=True)  # what probes go through; no pass is made of them here
         self.identity = Identity(name, "l4" if name == "l4-1" else "l7", self.paths)
         self.make()
 
@@ -120,7 +121,7 @@ def test_an_l7_node_broken_one_thing_at_a_time(tmp_path: Path, capsys: pytest.Ca
         ip("link set up0 mtu 1400")
         found = host.bad(0)
         assert {name: verdict for name, (verdict, _, _) in found.items()} == {"mss ipv4": "warn", "mss ipv6": "warn"}
-        assert found["mss ipv4"][2] == "say `mss 1340` in the bind lines of /etc/lb/templates/haproxy.cfg.j2"
+        assert found["mss ipv4"][2].startswith("say `tunnel: {mtu: 1400, clamp_mss: true}` in the cluster file; in a")
         assert found["mss ipv6"][1].startswith("1340 at 2001:db8:c633:6401::1 told to clients, 1300 fits into the")
         ip("link set up0 mtu 1500")
         assert host.bad(0) == {}

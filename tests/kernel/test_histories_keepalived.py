@@ -16,13 +16,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from lbnode import maglev
+from lbnode.agent import tables
 from lbnode.config.model import Cluster
-from lbnode.ipvs import live
 from lbnode.lab import links
 from lbnode.lab.build import templates
 from lbnode.lab.namespaces import Node
@@ -118,8 +119,8 @@ class Site:
     def rows(self, l4: str, version: int) -> list[str]:
         """The L7 nodes that IPVS on an L4 node has, oldest row first."""
         names = {str(cluster().nodes[name].address(version)): name for name in L7}
-        found = self.nodes[l4].call(lambda: live.read(ServiceKey(VIPS[version], "tcp", 80)))
-        return [names[record.address] for record in found.records] if found else []
+        found = self.read(l4, version)
+        return [names[row["address"]] for row in found["rows"]] if found else []
 
     def wait_for(self, l4: str, l7: Sequence[str]) -> None:
         """Until an L4 node has rows for exactly these L7 nodes, in both families, in any order."""
@@ -139,12 +140,16 @@ class Site:
         self.refuse(l4, l7, False)
         self.wait_for(l4, L7)
 
+    def read(self, l4: str, version: int) -> dict[str, Any]:
+        """The service as the kernel has it; empty when it has none."""
+        key = str(ServiceKey(VIPS[version], "tcp", 80))
+        return self.nodes[l4].call(lambda: tables.read((), key)).get(key, {})
+
     def table(self, l4: str, version: int) -> maglev.Table:
-        found = self.nodes[l4].call(lambda: live.read(ServiceKey(VIPS[version], "tcp", 80)))
-        assert found is not None
-        assert (found.scheduler, found.flags) == ("mh", ("mh-port",))
-        servers = [maglev.Server(record.address, record.port, record.weight, record.weight) for record in found.records]
-        return maglev.build(servers, 4 if version == 4 else 6, flags=found.flags)
+        found = self.read(l4, version)
+        assert (found["scheduler"], found["flags"]) == ("mh", ["mh-port"])
+        servers = [maglev.Server(**row) for row in found["rows"]]
+        return maglev.build(servers, 4 if version == 4 else 6, flags=found["flags"])
 
 
 @pytest.fixture(scope="module")

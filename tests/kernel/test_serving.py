@@ -4,9 +4,12 @@ What a health path answers need not be true of the server: each of these tells 5
 """
 
 import asyncio
+import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,15 +31,13 @@ NONE: frozenset[str] = frozenset()
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[[str], Site]]:
     """A site of three servers whose service has these settings, and whose health path is asked."""
-    sites = []
+    with ExitStack() as stack:
 
-    def made(service: str) -> Site:
-        text = cluster(dict.fromkeys(SERVERS, ""), service=service, check="{type: http, path: /health}")
-        sites.append(built(text, text, tmp_path))
-        return sites[0].__enter__()
+        def made(service: str) -> Site:
+            text = cluster(dict.fromkeys(SERVERS, ""), service=service, check="{type: http, path: /health}")
+            return stack.enter_context(built(text, text, tmp_path))
 
-    yield made
-    sites[0].__exit__(None, None, None)
+        yield made
 
 
 def tells(site: Site, status: int, *servers: str) -> None:
@@ -209,3 +210,54 @@ def test_one_that_comes_back_gets_its_share_by_and_by(make: Callable[[str], Site
     assert rising[0] <= 40
     assert len(rising) >= 4, rising
     assert answers(flows) == {"own": FLOWS}
+
+
+def answer(server: socket.socket, error: int, stop: threading.Event) -> None:
+    """Every DNS question, with this error number, until told to stop."""
+    server.settimeout(0.1)
+    while not stop.is_set():
+        with suppress(OSError):
+            data, client = server.recvfrom(512)
+            server.sendto(data[:2] + bytes([0x84, error]) + data[4:], client)
+    server.close()
+
+
+@contextmanager
+def name_servers(site: Site, errors: dict[str, int]) -> Iterator[None]:
+    """On the VIPs of some servers."""
+    stop, threads = threading.Event(), []
+    for name, error in errors.items():
+        for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+            made = site.nodes[name].call(partial(socket.socket, family, socket.SOCK_DGRAM))
+            made.bind((VIP[version], 53))
+            threads.append(threading.Thread(target=answer, args=(made, error, stop)))
+            threads[-1].start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_the_program_of_the_documentation_asks_name_servers(make: Callable[[str], Site], tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "services.md"
+    (text,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    program = tmp_path / "ask-dns"
+    program.write_text(text)
+    program.chmod(0o755)
+    site = make(f"probe: {{type: script, port: 53, script: [{program}]}}")
+    site.patience_s = DEADLINE_S
+    site.probe_and_pass()
+    assert (weights(site), site.announced) == ([0, 0, 0], NONE)
+    with name_servers(site, {"s1": 0, "s2": 2}):
+        site.probe_and_pass()
+        assert (weights(site), site.announced) == ([100, 0, 0], BOTH)
+    told = {probe.kind: set[str]() for probe in site.health}
+    for probe, health in site.health.items():
+        told[probe.kind].add(health.reason)
+    assert told["script"] == {
+        "exit status 0",
+        "exit status 1: error 2",
+        "exit status 1: no answer: [Errno 111] Connection refused",
+    }

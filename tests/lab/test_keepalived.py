@@ -52,14 +52,15 @@ def until(condition, what):
 
 def rows(stage, l4):
     """The names of the real servers of the first VIP on an L4 node, oldest row first, and what IPVS does with them."""
-    from lbnode.ipvs import live
+    from lbnode.agent import tables
     from lbnode.resources import ServiceKey
 
-    service = stage.node(l4).call(lambda: live.read(ServiceKey(stage.vips[0], "tcp", 80)))
+    key = str(ServiceKey(stage.vips[0], "tcp", 80))
+    service = stage.node(l4).call(lambda: tables.read((), key))[key]
     return {
-        "servers": [stage.name_of(record.address) for record in service.records],
-        "weights": [record.weight for record in service.records],
-        "scheduler": [service.scheduler, *service.flags],
+        "servers": [stage.name_of(row["address"]) for row in service["rows"]],
+        "weights": [row["weight"] for row in service["rows"]],
+        "scheduler": [service["scheduler"], *service["flags"]],
     }
 
 

@@ -253,3 +253,15 @@ def test_metrics_listen_on_a_port_of_their_own():
         ),
     ]
     assert problems(changed(("pools:", "metrics: {port: 0}\npools:"))) == []
+
+
+def test_real_servers_take_gre_with_a_checksum_or_without():
+    gre = "ipvs: {tunnel: gre}"
+    other = "\n  two: {vips: [2001:db8:2::9], pool: web, through: backend, ipvs: {tunnel: gre, tunnel_checksum: {}}}"
+
+    def found(checksum):
+        return problems(changed((WWW, f"{DIRECT}\n    {gre}{other.replace('{}', checksum)}")))
+
+    assert found("none") == []
+    (problem,) = found("full")
+    assert "either with a checksum or without; service 'www' has none" in problem

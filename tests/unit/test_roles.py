@@ -17,6 +17,7 @@ from lbnode.resources import (
     IpvsTimeouts,
     Link,
     LocalRoute,
+    MssClamp,
     PacketMark,
     Rule,
     Running,
@@ -301,6 +302,24 @@ def test_a_service_that_keeps_its_announcement_uses_all_servers_below_its_quorum
     assert "0 of 2 servers up is under the quorum of 2: all are used" in verdict.reason
 
 
+def test_an_l4_node_that_was_cut_off_announces_when_all_had_time_to_come_back():
+    """rise 2, every 1 s, 10 % jitter, 1 s to wait for an answer: 3.2 s after the first of them."""
+
+    def found(*backs, now=frozenset()):
+        health = {}
+        for server, back in zip(("l7-1", "l7-2"), backs, strict=True):
+            up = Health(True, "fine", back_for_s=back) if back != "down" else Health(False, "refused")
+            health |= dict.fromkeys(PROBER.health("www", server, 4), up)
+        return any(row.prefix == "198.51.100.1/32" for row in rows(Announcement, health=health, announced=now))
+
+    assert not found(0.5, "down")
+    assert not found(3.1, 0.1)
+    assert found(3.3, 0.1)
+    assert found(3.3, "down")
+    assert found(0.5, None), "one has never been away"
+    assert found(0.5, "down", now=frozenset({"198.51.100.1"})), "it has not been withdrawn"
+
+
 def test_under_the_panic_share_checks_are_not_believed():
     cluster = small("pool: web}\n  direct", "pool: web, panic_percent: 60}\n  direct")
     down = {URI4: Health(False, "refused")}
@@ -409,6 +428,12 @@ def test_a_backend_changes_only_what_direct_return_needs():
     assert [row for row in found if isinstance(row, Address)] == [Address("2001:db8:c633:6401::4", "lb-vip")]
     without = replace(inputs("s1"), cluster=small("pool: web, through: backend", "pool: web"))
     assert desired("backend", without).rows == ()
+
+
+def test_a_backend_that_can_tells_clients_what_fits_into_the_tunnel():
+    found = desired("backend", inputs("s1", filters=True)).rows
+    assert [row for row in found if isinstance(row, MssClamp)] == [MssClamp("2001:db8:c633:6401::4", 1400)]
+    assert rows(MssClamp, "backend") == rows(MssClamp, "l7", filters=True) == []
 
 
 def test_maintenance_changes_no_row_of_the_data_path_on_an_l7():
