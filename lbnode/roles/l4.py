@@ -204,15 +204,18 @@ def _failed(inputs: Inputs, found: Found) -> Desired:
     """A local route for each address of a failed real server that every service it stands in can do without.
 
     A route ends the flows of all services that go to the address, so one that still uses it prevents it. And when all
-    real servers of a service have failed at once, this node may be what is wrong: their flows are left alone.
+    real servers of a service have failed at once, this node may be what is wrong: their flows are left alone, also
+    when the first of them is back and the others have not had the time.
     """
     lost: dict[str, str] = {}
     kept: set[str] = set()
     for (_, version), (servers, now) in found.items():
         alone = all(known.failed for _, known in servers.values())
+        early = settling(servers, inputs.cluster.probe)
         for server, (node, known) in servers.items():
             address = str(node.address(6 if version == 6 else 4))
-            if known.failed and not alone and not now.weights[server]:
+            sure = not early or known.admin.mode is Mode.MAINT or address in inputs.ended
+            if known.failed and not alone and sure and not now.weights[server]:
                 lost[address] = known.reason
             else:
                 kept.add(address)

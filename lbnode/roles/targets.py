@@ -46,18 +46,19 @@ def standing(health: Mapping[Probe, Health], asked: Iterable[Probe], agent: Prob
 
     What is not known yet counts as up: an L4 node that has just started must not empty a table that works. It is gone
     when nothing comes back from it, neither by the tunnel nor to the agent-check at its own address. While its flows
-    are being ended, probes through the tunnel end on this node; then the agent-check alone tells whether it is back.
+    are being ended, probes through the tunnel end on this node; then the agent-check alone tells whether it is back,
+    and until it does, it is not.
     """
     answers = [health.get(probe, Health()) for probe in asked]
     word = health.get(agent, Health())
     admin = word.admin or READY
     down = [answer for answer in answers if answer.up is False]
     if ended:
-        gone = word.silent or (word.up is None and bool(down))
+        gone = word.silent or word.up is None
     else:
         gone = bool(down) and word.silent and all(answer.silent for answer in answers)
     back = [answer.back_for_s for answer in answers if answer.back_for_s is not None]
-    return Standing(admin, not down, _reason(admin, down or answers, gone), gone, min(back, default=None))
+    return Standing(admin, not down and not gone, _reason(admin, down or answers, gone), gone, min(back, default=None))
 
 
 def _reason(admin: AdminState, answers: list[Health], gone: bool) -> str:
@@ -65,4 +66,4 @@ def _reason(admin: AdminState, answers: list[Health], gone: bool) -> str:
     if admin.mode is not Mode.READY:
         return f"{admin} on the node itself" + (f", and then {found.reason}" if gone else "")
     share = f", {admin.percent}% asked for" if admin.percent != 100 else ""
-    return f"{'down' if found.up is False else 'up'}: {found.reason}{share}"
+    return f"{'down' if gone or found.up is False else 'up'}: {found.reason}{share}"

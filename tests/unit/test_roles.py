@@ -224,6 +224,22 @@ def test_nobody_is_failed_when_all_are():
     assert rows(LocalRoute, health=both) == [FAILED4]
 
 
+def test_nobody_is_failed_while_the_first_of_all_has_just_come_back():
+    """This node was cut off: what it did not hear meanwhile says nothing of the others."""
+    cut = {**GONE4, OTHER4: Health(True, "HTTP 200", back_for_s=0.5)}
+    assert rows(LocalRoute, health=cut) == []
+    assert rows(LocalRoute, health={**cut, OTHER4: Health(True, "HTTP 200", back_for_s=3.5)}) == [FAILED4]
+    assert FAILED4 in rows(LocalRoute, health={**cut, **said("maint")})
+    assert rows(LocalRoute, health=cut, ended=frozenset({"192.0.2.193"})) == [FAILED4]
+
+
+def test_who_has_failed_stays_so_when_an_agent_has_just_started_and_knows_nothing():
+    ended = frozenset({"192.0.2.193"})
+    for health in ({}, {URI4: Health(None, "cannot probe: this node is too busy")}):
+        assert rows(LocalRoute, health=health, ended=ended) == [FAILED4]
+        assert weights(health=health, ended=ended) == [0, 100]
+
+
 def test_an_address_that_another_service_still_uses_is_left_alone():
     extra = """
   other: {vips: ["2001:db8:c633:6401::5"], pool: two, through: backend}
