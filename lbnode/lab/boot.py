@@ -13,11 +13,13 @@ import selectors
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Protocol
 
 from lbnode.lab import guest
@@ -88,6 +90,40 @@ def run(kernel: Kernel, command: guest.Command, limits: Limits = DEFAULT_LIMITS)
                 running.end()
 
 
+class Outlet:
+    """Writes to one of our descriptors as fast as somebody reads there. What is put in never waits: an emulator whose
+    output is not taken loses the rest of it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._waiting: SimpleQueue[bytes] = SimpleQueue()
+        self._broken: OSError | None = None
+        self._thread = threading.Thread(target=self._write, daemon=True)
+        self._thread.start()
+
+    def put(self, data: bytes) -> None:
+        """Raises BrokenPipeError when nobody reads any more."""
+        if self._broken:
+            raise self._broken
+        if data:
+            self._waiting.put(data)
+
+    def close(self) -> None:
+        """Returns when all has been written. Raises as `put` does."""
+        self._waiting.put(b"")
+        self._thread.join()
+        self.put(b"")
+
+    def _write(self) -> None:
+        try:
+            while data := self._waiting.get():
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            self._broken = error
+
+
 @dataclass
 class _Guest:
     """One running guest, from its start to the last of its processes."""
@@ -99,6 +135,7 @@ class _Guest:
     started: float = field(default_factory=time.monotonic)
     process: subprocess.Popen[bytes] | None = None
     lines: dict[int, int] = field(default_factory=dict)
+    outlets: dict[int, Outlet] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
     stop_by: float | None = None
     stopped_by: int = 0
@@ -129,6 +166,7 @@ class _Guest:
 
     def follow(self) -> int:
         """Copies output until the guest is gone; returns the command's exit status."""
+        self.outlets = {line: Outlet(ours) for line, ours in self.lines.items()}
         with selectors.DefaultSelector() as selector:
             for line in (*self.lines, self.signals.fileno()):
                 selector.register(line, selectors.EVENT_READ)
@@ -142,6 +180,8 @@ class _Guest:
                         remaining.discard(key.fd)
                 if (early := self._given_up()) is not None:
                     return early
+        for outlet in self.outlets.values():
+            outlet.close()
         return self._status()
 
     def _copy(self, line: int) -> bool:
@@ -154,8 +194,7 @@ class _Guest:
             view = view[: -len(END)]
         else:
             self.held.discard(line)
-        while view:
-            view = view[os.write(self.lines[line], view) :]
+        self.outlets[line].put(bytes(view))
         return True
 
     def _relay_signals(self) -> None:
