@@ -4,7 +4,7 @@ What fails never stops what does not depend on it; but nothing is announced, no 
 is given new flows, on top of a failure that would hurt them (`_held_back`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 
@@ -64,27 +64,26 @@ def _same(last: Plan, rows: tuple[Row, ...], wanted: tuple[Row, ...]) -> bool:
 def run(desired: Desired, drivers: Sequence[Driver], *, force: bool = False, last: Plan | None = None) -> Pass:
     """Makes it so. `last` as in `plan`. Raises UnsafePlan, with nothing changed, when the plan is dangerous and not
     forced."""
-    wanted = left = plan(desired, drivers, last)
+    wanted = plan(desired, drivers, last)
     if not force:
         wanted.raise_if_unsafe()
-    results: list[Result] = []
-    for _ in range(ROUNDS):
-        if not left or any(result.error for result in results):
-            break
-        results += apply(left, drivers)
-        left = plan(desired, drivers)
-    return Pass(wanted, tuple(results), left)
+    return _carry_out(wanted, lambda: plan(desired, drivers), drivers)
 
 
 def ensure(wanted: Desired, drivers: Sequence[Driver]) -> Pass:
     """Makes what is wanted, and takes nothing away: the ground on which the rest is decided."""
-    first = left = _additions(wanted, drivers)
+    return _carry_out(_additions(wanted, drivers), lambda: _additions(wanted, drivers), drivers)
+
+
+def _carry_out(first: Plan, look: Callable[[], Plan], drivers: Sequence[Driver]) -> Pass:
+    """Does what the first plan says, and what a further look finds left, as long as nothing fails."""
+    left = first
     results: list[Result] = []
     for _ in range(ROUNDS):
         if not left or any(result.error for result in results):
             break
         results += apply(left, drivers)
-        left = _additions(wanted, drivers)
+        left = look()
     return Pass(first, tuple(results), left)
 
 
