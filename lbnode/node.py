@@ -75,12 +75,20 @@ def _filters() -> bool:
 
 
 class Decisions:
-    """The desired state of one node, worked out anew only when something that it depends on has changed."""
+    """The desired state of one node and its probes, worked out anew only when what they depend on has changed."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
+        self._probed: Cluster | None = None
+        self._probes: tuple[Probe, ...] = ()
         self._inputs: Inputs | None = None
         self._desired = Desired()
+
+    def probes(self, cluster: Cluster) -> tuple[Probe, ...]:
+        """As `wanted_probes`; they are up to the cluster file alone."""
+        if cluster is not self._probed:
+            self._probes, self._probed = wanted_probes(self._identity, cluster), cluster
+        return self._probes
 
     def desired(self, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Desired:
         """As `desired_state`; the same value as long as nothing has changed."""

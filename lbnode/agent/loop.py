@@ -26,7 +26,7 @@ from lbnode.health.monitor import Monitor, Pace
 from lbnode.health.state import Probe
 from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
-from lbnode.node import Decisions, Identity, drivers, groundwork, load_cluster, wanted_probes
+from lbnode.node import Decisions, Identity, drivers, groundwork, load_cluster
 from lbnode.plan import Plan
 from lbnode.reconcile import Pass, ensure, run
 from lbnode.roles.inputs import Desired
@@ -136,14 +136,13 @@ class Agent:
 
     async def _follow_files(self) -> None:
         """Takes in what the operator's files say now, and probes what they ask for before deciding on it."""
-        identity = self._identity
         stamp = self._stamp()
         if stamp != self._cluster_stamp:
             self._cluster_stamp = stamp
             self._reload()
         self._admin()
         self._tell("metrics", await self._site.follow(self._cluster))
-        pace, probes = self._cluster.probe, wanted_probes(identity, self._cluster)
+        pace, probes = self._cluster.probe, self._decisions.probes(self._cluster)
         if probes != self._probes:
             await asyncio.to_thread(self._prepare)
             self._probes = probes
