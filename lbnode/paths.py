@@ -33,6 +33,11 @@ class Paths:
         return self.etc / "agent-check"
 
     @property
+    def boot_agent_check(self) -> Path:
+        """Like `agent_check`, for this boot alone: what `drain --until-reboot` and a machine that shuts down write."""
+        return self.run / "maintenance" / "agent-check"
+
+    @property
     def haproxy_config(self) -> Path:
         return self.etc / "generated" / "haproxy.cfg"
 
@@ -63,6 +68,16 @@ class Paths:
     def bgp_told(self) -> Path:
         """What the relay has told ExaBGP, and the peers' states: written by the relay."""
         return self.run / "bgp" / "told.json"
+
+    @property
+    def bgp_heartbeat(self) -> Path:
+        """The agent's sign of life, for the relay (`lbnode.bgp.heartbeat.FILE`)."""
+        return self.run / "bgp" / "agent.json"
+
+    @property
+    def flaps(self) -> Path:
+        """When VIPs were withdrawn because of their real servers."""
+        return self.run / "flaps.json"
 
     @property
     def ledger(self) -> Path:
