@@ -1,5 +1,6 @@
 """One node: from its files to its desired state and its drivers. What `plan`, `apply` and the agent begin with."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -8,10 +9,12 @@ from lbnode.config.model import Cluster, Role
 from lbnode.drivers import Driver
 from lbnode.errors import ConfigError, NotReady, Problem
 from lbnode.health.state import Health, Probe
-from lbnode.maintenance.state import AdminState
+from lbnode.maintenance.departure import age_s
+from lbnode.maintenance.state import AdminState, Mode
 from lbnode.paths import Paths
 from lbnode.roles import desired
 from lbnode.roles.inputs import Desired, Inputs
+from lbnode.roles.own_check import own_checks
 from lbnode.roles.prober import Prober
 from lbnode.roles.serving import settle_s
 from lbnode.templates import load as load_templates
@@ -54,13 +57,58 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
 
         version = haproxy_version()
     if identity.role == "l4":
-        from lbnode.bgp import driver as bgp
         from lbnode.net import policy
 
-        ended, announced = policy.ended(), bgp.announced(identity.paths)
+        ended = policy.ended()
+    now, leaving_s, damped = time.time(), None, dict[str, float]()
+    if announces(identity, cluster):
+        from lbnode.bgp import flaps
+
+        announced, damped = announced_by(identity, cluster), flaps.damped(identity.paths, cluster.bgp.damping, now)
+        leaving_s = age_s(admin, cluster.bgp.leaving, now)
     templates = load_templates(identity.paths.templates)
     filters = identity.role == "backend" and _filters()
-    return Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced, filters)
+    return Inputs(
+        cluster,
+        identity.name,
+        admin,
+        health,
+        templates,
+        identity.paths,
+        version,
+        ended,
+        announced,
+        filters,
+        leaving_s,
+        damped,
+    )
+
+
+def announced_by(identity: Identity, cluster: Cluster) -> frozenset[str]:
+    """The VIPs that this node is to announce, by the orders that were left last."""
+    if not announces(identity, cluster):
+        return frozenset()
+    from lbnode.bgp import driver as bgp
+
+    return bgp.announced(identity.paths)
+
+
+def note_flaps(
+    identity: Identity, cluster: Cluster, admin: AdminState, before: frozenset[str], desired: Desired
+) -> None:
+    """Remembers the VIPs that a pass has withdrawn because of their real servers; `before`: what was announced."""
+    if admin.mode is not Mode.READY or not before:
+        return
+    bad = {verdict.name for verdict in desired.verdicts if verdict.kind == "vip" and not verdict.good}
+    if gone := (before & bad) - announced_by(identity, cluster):
+        from lbnode.bgp import flaps
+
+        flaps.note(identity.paths, gone, cluster.bgp.damping, time.time())
+
+
+def announces(identity: Identity, cluster: Cluster) -> bool:
+    """Whether this node is one that speaks BGP."""
+    return identity.role == "l4" or bool(cluster.announced_by(identity.name))
 
 
 def _filters() -> bool:
@@ -99,6 +147,16 @@ class Decisions:
         return self._desired
 
     @property
+    def announced(self) -> frozenset[str]:
+        """The VIPs that were announced when it was decided last."""
+        return self._inputs.announced if self._inputs else frozenset()
+
+    @property
+    def damped(self) -> Mapping[str, float]:
+        """The VIPs that were damped then, and until when."""
+        return self._inputs.damped if self._inputs else {}
+
+    @property
     def passing(self) -> bool:
         """Whether they will change with time alone."""
         return self._inputs is not None and _starting(self._inputs)
@@ -121,16 +179,23 @@ def _starting(inputs: Inputs) -> bool:
 
 def groundwork(identity: Identity, cluster: Cluster) -> Desired:
     """What must be there before this node can probe."""
-    if identity.role != "l4":
-        return Desired()
-    from lbnode.roles import l4
+    inputs = Inputs(cluster, identity.name)
+    if identity.role == "l4":
+        from lbnode.roles import l4
 
-    return l4.groundwork(Inputs(cluster, identity.name))
+        return l4.groundwork(inputs)
+    if identity.role == "backend":
+        from lbnode.roles import backend
+
+        return backend.groundwork(inputs)
+    return Desired()
 
 
 def wanted_probes(identity: Identity, cluster: Cluster) -> tuple[Probe, ...]:
-    """What this node must keep probing: only L4 nodes probe."""
-    return Prober(cluster, identity.name).probes() if identity.role == "l4" else ()
+    """What this node must keep probing: an L4 node its real servers, a backend that announces itself."""
+    if identity.role == "l4":
+        return Prober(cluster, identity.name).probes()
+    return tuple(dict.fromkeys(check.probe for check in own_checks(cluster, identity.name)))
 
 
 def drivers(identity: Identity) -> list[Driver]:
@@ -142,14 +207,17 @@ def drivers(identity: Identity) -> list[Driver]:
     from lbnode.net.sysctl import SysctlDriver
 
     found: list[Driver] = [SysctlDriver(), LinkDriver(), FouDriver(identity.paths), FilterDriver()]
-    if identity.role == "l4":
+    if identity.role in ("l4", "backend"):
         from lbnode.bgp import exabgp
         from lbnode.bgp.driver import ExabgpDriver
+
+        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths)]
+    if identity.role == "l4":
         from lbnode.ipvs.driver import IpvsDriver
         from lbnode.net.policy import PolicyDriver
 
         ipvs = IpvsDriver(identity.paths)
-        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths), PolicyDriver(ipvs.renew), ipvs]
+        found += [PolicyDriver(ipvs.renew), ipvs]
     if identity.role == "l7":
         from lbnode.haproxy import program
         from lbnode.haproxy.driver import HaproxyDriver

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from lbnode.bgp.words import LOCK
+from lbnode.bgp.words import BLANK, LOCK
 from lbnode.errors import LbnodeError
 from lbnode.paths import Paths
 from lbnode.resources import Announcement, Key
@@ -16,7 +16,7 @@ from lbnode.resources import Announcement, Key
 class Told:
     """`config` is the digest ExaBGP runs with; `serial` that of the last `wanted` that has been carried out as far as
     possible; `refused` says why, by key; `peers` maps an address to state (up, down, connected), since (seconds since
-    1970) and reason; `problem` is "" when all is well."""
+    1970) and reason; `problem` is "" when all is well; `agent_gone`: since when the agent has counted as gone."""
 
     config: str
     serial: str
@@ -24,6 +24,7 @@ class Told:
     refused: dict[Key, str]
     peers: dict[str, dict[str, Any]]
     problem: str
+    agent_gone: float | None = None
 
 
 def alive(paths: Paths) -> bool:
@@ -59,6 +60,7 @@ def read_told(paths: Paths) -> Told | None:
             refused={(Announcement.KIND, row["prefix"], row["peer"]): row["why"] for row in data["refused"]},
             peers=data["peers"],
             problem=data["problem"],
+            agent_gone=data.get("agent_gone"),
         )
     except FileNotFoundError:
         return None
@@ -67,5 +69,15 @@ def read_told(paths: Paths) -> Told | None:
 
 
 def announcement(row: dict[str, Any]) -> Announcement:
-    """A row of `wanted` or `told`."""
-    return Announcement(row["prefix"], row["peer"], row["next_hop"], row["med"], tuple(row["communities"]))
+    """A row of `wanted` or `told`; one that an older version wrote lacks some attributes."""
+    row = BLANK | row
+    return Announcement(
+        prefix=row["prefix"],
+        peer=row["peer"],
+        next_hop=row["next_hop"],
+        med=row["med"],
+        communities=tuple(row["communities"]),
+        local_preference=row["local_preference"],
+        large_communities=tuple(row["large_communities"]),
+        prepend=row["prepend"],
+    )
