@@ -1,7 +1,9 @@
-"""What the agent knows of its node's departure: the phase, and, once the VIPs are withdrawn, whether packets still come."""
+"""What the agent knows of its node's departure: the phase, and, once the VIPs are withdrawn, whether packets still
+come."""
 
 import logging
 import time
+from math import inf
 
 from lbnode.config.model import Cluster
 from lbnode.errors import LbnodeError
@@ -15,6 +17,8 @@ log = logging.getLogger("lbnode")
 
 LOOK_S = 1.0
 """So often packets are counted."""
+STOPPED = "the agent was told to stop"
+"""Why a node leaves for this boot; an agent that begins takes that back."""
 
 
 class Leaver:
@@ -44,12 +48,19 @@ class Leaver:
             self._close()
 
     @property
-    def patience_s(self) -> float | None:
-        """Until the next look; None when nothing is to be seen."""
+    def patience_s(self) -> float:
+        """Seconds until the next look; for ever when nothing is to be seen."""
         if self.now is None or self.now.phase is Phase.GONE:
-            return None
+            return inf
         left = LOOK_S if self.now.until is None else self.now.until - time.time()
-        return max(0.0, min(LOOK_S, left))
+        if left <= 0:  # the step is over, and the withdrawal does not take
+            return LOOK_S
+        return left if self.now.phase is Phase.STEP else min(LOOK_S, left)
+
+    @property
+    def done(self) -> bool:
+        """Whether the node has left."""
+        return self.now is not None and self.now.phase is Phase.GONE
 
     def _look(self, cluster: Cluster) -> None:
         try:

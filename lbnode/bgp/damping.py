@@ -1,8 +1,8 @@
 """When a VIP has come and gone too often. PURE.
 
 Every withdrawal counts one, half of that after a half-life, and so on (RFC 2439, 4.4, with one for a penalty of 1000).
-From `flaps` on the VIP is damped, until the sum is less than one again. All that is known are the moments of the
-withdrawals: whoever looks at them comes to the same end.
+The one that makes it more than `flaps` - 1 is too many: the VIP is damped until the sum is less than one again. All
+that is known are the moments of the withdrawals: whoever looks at them comes to the same end.
 
 It is damped by being announced as a second choice, never by being held back: routers use the other nodes as long as
 there is one, and this one when there is none. Servers that fail and come back are seen by all nodes at once; holding
@@ -43,7 +43,7 @@ def damped_until(withdrawals: Iterable[float], rule: Rule) -> float | None:
         # More than takes the longest time to decay would only prolong what comes after it.
         level = min(level, max(rule.flaps, 2 ** min(64.0, rule.longest_s / rule.half_life_s)))
         last = at
-        if level >= rule.flaps or (end is not None and at < end):
+        if level > rule.flaps - 1 or (end is not None and at < end):
             end = at + min(rule.half_life_s * max(0.0, log2(level / OVER)), rule.longest_s)
     return end
 

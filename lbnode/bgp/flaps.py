@@ -39,7 +39,5 @@ def note(paths: Paths, vips: Collection[str], rule: damping.Rule, now: float) ->
 
 def damped(paths: Paths, rule: damping.Rule, now: float) -> dict[str, float]:
     """The VIPs that are damped now, and until when. Raises LbnodeError."""
-    ends = {
-        vip: damping.damped_until(damping.remembered(times, rule, now), rule) for vip, times in read(paths).items()
-    }
+    ends = {vip: damping.damped_until(damping.remembered(times, rule, now), rule) for vip, times in read(paths).items()}
     return {vip: end for vip, end in ends.items() if end is not None and end > now}

@@ -44,9 +44,7 @@ def _set(common: Common, state: AdminState, this_boot: bool = False) -> dict[str
     return {"file": str(file), "state": str(state), "agent": told}
 
 
-def _set_and_wait(
-    common: Common, state: AdminState, this_boot: bool, wait: bool, timeout: int | None
-) -> int:
+def _set_and_wait(common: Common, state: AdminState, this_boot: bool, wait: bool, timeout: int | None) -> int:
     """Exit status 75 when the time was over before the flows."""
     if timeout is not None and not wait:
         raise click.UsageError("--timeout belongs to --wait")

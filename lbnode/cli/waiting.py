@@ -36,8 +36,8 @@ def watched(common: Common) -> Watch:
 
 def until_calm(watch: Watch, timeout_s: int | None) -> dict[str, object]:
     """Returns when all flows have ended, or the time is over: {"ended": False, "left": 3, "unit": "connection",
-    "flows": "3 connections left", "seconds": 41}. With nothing left for too short a time, they have not ended; nor while
-    the node announces VIPs."""
+    "flows": "3 connections left", "seconds": 41}. With nothing left for too short a time, they have not ended; nor
+    while the node announces VIPs."""
     began = time.monotonic()
     calm = Calm(watch.calm_s)
     with _shown() as show:

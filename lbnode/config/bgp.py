@@ -79,7 +79,7 @@ class Bgp(Model):
     leaving: Leaving = Field(Leaving(), description="How a node that is taken out of service stops announcing.")
     on_stop: Literal["keep", "withdraw"] = Field(
         "keep",
-        description="When the agent is told to stop: keep: everything stays as it is; withdraw: it leaves, in order, first.",
+        description="What an agent does that is told to stop: keep: nothing; withdraw: it leaves first, in order.",
     )
     damping: Damping = Field(Damping(), description="What happens to a VIP that comes and goes.")
     peers: Named[Peer] = Field(min_length=1, description="The routers or route reflectors, by name.")

@@ -16,8 +16,8 @@ class Leaving(Model):
 
     step: Literal["graceful-shutdown", "med", "local-preference", "none"] = Field(
         "graceful-shutdown",
-        description="What makes it a second choice: the community GRACEFUL_SHUTDOWN (65535:0, RFC 8326), a MED, a local "
-        "preference (iBGP only); none: it withdraws at once.",
+        description="What makes it a second choice: the community GRACEFUL_SHUTDOWN (65535:0, RFC 8326), a MED, or a "
+        "local preference (iBGP only); none: it withdraws at once.",
     )
     step_s: Annotated[float, Between(0, 3600)] = Field(
         5, description="Seconds from that until it withdraws: long enough for every router to choose another node."
@@ -48,7 +48,8 @@ class Damping(Model):
         3, description="How many withdrawals, the earlier ones counting less and less, are too many; 0: no damping."
     )
     half_life_s: Annotated[int, Between(1, 86400)] = Field(
-        120, description="Seconds after which a withdrawal counts half; when all of them count for less than one, it ends."
+        120,
+        description="Seconds after which a withdrawal counts half; when all of them count for less than one, it ends.",
     )
     longest_s: Annotated[int, Between(1, 86400)] = Field(
         600, description="It ends at the latest so many seconds after the last withdrawal."

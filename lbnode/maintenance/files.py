@@ -98,6 +98,14 @@ def write(paths: Paths, state: AdminState, this_boot: bool = False) -> None:
             fresh.unlink(missing_ok=True)
 
 
+def forget(paths: Paths, reason: str) -> None:
+    """Takes back what was written for this boot with this very reason."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, LbnodeError):
+        content = _content(paths.boot_agent_check)
+        if content is not None and parse(content.line).reason == reason:
+            paths.boot_agent_check.unlink(missing_ok=True)
+
+
 def _content(path: Path) -> Content | None:
     try:
         with path.open(encoding="utf-8") as file:

@@ -56,13 +56,17 @@ class Arrivals:
 
 
 def _listening(instructions: Sequence[Instruction]) -> socket.socket:
-    made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # protocol 0: nothing comes before the program is there
+    made = socket.socket(
+        socket.AF_PACKET, socket.SOCK_DGRAM, 0
+    )  # protocol 0: nothing comes before the program is there
     try:
         text = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in instructions))
         made.setsockopt(
             socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(instructions), ctypes.addressof(text))
         )
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # nobody reads them: the queue may be as short as can be
+        made.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, 0
+        )  # nobody reads them: the queue may be as short as can be
         made.bind(("", ETH_P_ALL))
     except OSError:
         made.close()
