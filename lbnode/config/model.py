@@ -6,8 +6,9 @@ page and the JSON Schema are made from it. Checks that need more than one field 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from lbnode.config.dns import Dns
 from lbnode.config.values import (
     Asn,
     Between,
@@ -17,6 +18,7 @@ from lbnode.config.values import (
     IPAddress,
     Ipv4,
     Ipv6,
+    Model,
     Name,
     Named,
     Port,
@@ -37,6 +39,7 @@ __all__ = [
     "Bgp",
     "Check",
     "Cluster",
+    "Dns",
     "HealthUri",
     "IPAddress",
     "Ipvs",
@@ -63,12 +66,6 @@ Scheduler = Literal[
 ]  # net/netfilter/ipvs/Kconfig
 Flags = Literal["mh-fallback", "mh-port", "sh-fallback", "sh-port"]
 Count = Annotated[int, Between(0, 2147483647)]
-
-
-class Model(BaseModel):
-    """Frozen, hashable, strict about keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Node(Model):
@@ -301,6 +298,7 @@ class Cluster(Model):
     metrics: Metrics = Field(Metrics(), description="What agents tell monitoring.")
     health: HealthUri = Field(HealthUri(), description="The health URI of L7 nodes.")
     agent_check: AgentCheck = Field(AgentCheck(), description="The agent-check responders.")
+    dns: Dns | None = Field(None, description="Names for VIPs, and the DNS servers that answer for them.")
 
     def with_role(self, role: Role) -> dict[str, Node]:
         """The nodes of one role, by name, in canonical order: by serial, or as they stand in the file."""
