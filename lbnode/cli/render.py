@@ -1,4 +1,4 @@
-"""`lbnode render`: prints a generated file as it would be written, the IPVS table for ipvsadm, or a DNS server's files."""
+"""`lbnode render`: prints a generated file as it would be written, the IPVS table for ipvsadm, or gdnsd's files."""
 
 import click
 

@@ -44,7 +44,7 @@ def _host(value: str) -> str:
 
 def _server(value: str) -> str:
     if not re.fullmatch(ZONE_PATTERN, value) or len(value) > HOST_MOST:
-        raise Mistake(f"{shown(value)} cannot be a name in a zone", f"{LABEL_RULE}; '@' is the zone itself")
+        raise Mistake(f"{shown(value)} cannot be a name in a zone", LABEL_RULE)
     return value
 
 

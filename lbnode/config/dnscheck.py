@@ -53,7 +53,7 @@ def findings(draft: "Draft", suggestions: Suggestions) -> Iterator[Finding]:
     yield from _timing(draft.dns)
     servers = {name: path for name, path, _ in draft.dns.servers}
     for name, path, services in draft.dns.names:
-        if name in servers:
+        if name in servers and name != "@":
             message = f"'{name}' is the name of a DNS server"
             yield Finding(path, message, "choose another for one of them", at_key=True)
         yield from repeated(services, "service '{}' is listed twice")
