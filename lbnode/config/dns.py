@@ -10,13 +10,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from lbnode.config.frozen import Model
 from lbnode.config.values import (
     Between,
     InOrder,
     Ipv4,
     Ipv6,
     Mistake,
-    Model,
     Name,
     Streak,
     UriPath,

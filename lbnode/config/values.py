@@ -13,9 +13,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     WithJsonSchema,
@@ -181,12 +179,6 @@ def _program(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"/[\x21-\x7e]{1,200}", value):
         raise Mistake(f"{shown(value)} is not an absolute path", "write it as /usr/local/lib/probe")
     return value
-
-
-class Model(BaseModel):
-    """A part of the cluster file: frozen, hashable, strict about keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class InOrder(dict[str, V]):
