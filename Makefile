@@ -44,6 +44,8 @@ docs: venv
 	$(BIN)/python -m lbnode.config.reference > docs/reference/cluster-file.md
 	$(BIN)/python -m lbnode.cli.reference > docs/reference/commands.md
 	$(BIN)/python -m lbnode.agent.metrics > docs/reference/metrics.md
+	set -e; for f in lab/*/topology.yaml; do \
+		$(BIN)/lbnode lab graph $$(basename $$(dirname $$f)) > $$(dirname $$f)/drawing.svg; done
 
 format: venv
 	$(BIN)/ruff format -q .
