@@ -45,9 +45,7 @@ class Arrivals:
     @property
     def count(self) -> int:
         # Reading sets the kernel's counter back, so they are summed up here.
-        for made in self._sockets:
-            packets, _ = struct.unpack("=II", made.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
-            self._counted += packets
+        self._counted += sum(map(_taken, self._sockets))
         return self._counted
 
     def close(self) -> None:
@@ -72,6 +70,11 @@ def _listening(instructions: Sequence[Instruction]) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def _taken(made: socket.socket) -> int:
+    packets, _ = struct.unpack("=II", made.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+    return int(packets)
 
 
 def program(addresses: Iterable[IPAddress]) -> list[Instruction]:
