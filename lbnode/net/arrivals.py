@@ -20,8 +20,9 @@ PROTOCOL, PACKET_TYPE, INTERFACE = 0xFFFFF000, 0xFFFFF004, 0xFFFFF008  # linux/f
 TO_THIS_HOST, LOOPBACK = 0, 1  # if_packet.h: PACKET_HOST; net/core/dev.c gives `lo` the first index
 DESTINATION = {4: 16, 6: 24}
 """Where the destination stands in the network header, at which a SOCK_DGRAM socket begins."""
-AT_ONCE = 200
-"""Addresses per program: the kernel takes 4096 instructions (BPF_MAXINSNS), an IPv6 address needs nine."""
+AT_ONCE = 40
+"""Addresses per program: an IPv6 one needs eleven instructions, and what a socket may charge for its program is little
+(net.core.optmem_max, 20 KiB)."""
 
 Instruction = tuple[int, int, int, int]
 """struct sock_filter: code, how many to skip when true, when false, and the operand."""
@@ -54,18 +55,14 @@ class Arrivals:
 
 
 def _listening(instructions: Sequence[Instruction]) -> socket.socket:
-    made = socket.socket(
-        socket.AF_PACKET, socket.SOCK_DGRAM, 0
-    )  # protocol 0: nothing comes before the program is there
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
     try:
         text = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in instructions))
-        made.setsockopt(
-            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(instructions), ctypes.addressof(text))
-        )
-        made.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVBUF, 0
-        )  # nobody reads them: the queue may be as short as can be
-        made.bind(("", ETH_P_ALL))
+        attached = struct.pack("HL", len(instructions), ctypes.addressof(text))
+        made.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, attached)
+        # Nobody reads them: the queue may be as short as can be.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+        _taken(made)  # what came before the program was there
     except OSError:
         made.close()
         raise

@@ -73,7 +73,7 @@ def node(site: Site) -> Iterator[Leaving]:
 
 def test_first_a_second_choice_then_withdrawn_then_without_packets(node: Leaving) -> None:
     site = node.site
-    node.begin("leaving: {step_s: 3, limit_s: 60}")
+    node.begin("leaving: {step_s: 8, limit_s: 60}")
     sessions = {address: peer["since"] for address, peer in node.status()["peers"].items()}
     sh("ip", "-n", site.router, "route", "add", VIP4, "via", "192.0.2.11")
     site.start("ping", ["ip", "netns", "exec", site.router, "ping", "-q", "-i", "0.2", VIP], {})
@@ -132,7 +132,7 @@ def test_at_once_and_waiting_for_it(node: Leaving) -> None:
 
 def test_an_agent_that_is_stopped_leaves_first_if_it_should(node: Leaving) -> None:
     site = node.site
-    node.begin("on_stop: withdraw\n  leaving: {step_s: 2, limit_s: 5}")
+    node.begin("on_stop: withdraw\n  leaving: {step_s: 6, limit_s: 5}")
     site.running["agent"].send_signal(signal.SIGTERM)
     wait_until(node.marked, 10, "a second choice")
     assert site.running["agent"].poll() is None
