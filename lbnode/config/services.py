@@ -10,7 +10,10 @@ from lbnode.config.words import Finding, Suggestions
 from lbnode.impact import without_slots
 from lbnode.maglev import SLOTS
 
-L7_ONLY = ("mode", "balance")
+L7_ONLY = (
+    "mode", "balance", "balance_header", "sticky_cookie", "tls", "routes", "clients", "accept_proxy", "forwarded",
+    "timeouts", "pages", "maintenance", "maintenance_page", "compression", "raw",
+)  # fmt: skip
 HTTP = ("path", "host", "status", "body")
 PROBE_KEYS: dict[str, tuple[str, ...]] = {
     "health": (),
