@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lbnode.config.mapping import Model
+from lbnode.config.frozen import Model
 from lbnode.config.values import (
     Between,
     Directive,

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from lbnode.config.bgp import Attributes, Bgp, Peer
+from lbnode.config.frozen import Model
 from lbnode.config.http import Clients, Haproxy, RawService, Route, ServerTls, Timeouts, Tls
-from lbnode.config.mapping import Model
 from lbnode.config.values import (
     Asn,
     Between,
@@ -39,6 +40,7 @@ __all__ = [
     "Access",
     "AgentCheck",
     "Asn",
+    "Attributes",
     "Balancing",
     "Bgp",
     "Check",
@@ -83,24 +85,10 @@ class Node(Model):
         description="Its place among the real servers of its role, in every L4 node's Maglev tables: lowest first. All "
         "nodes of a role have one, or none of them has: then the order of the file counts.",
     )
+    attributes: Attributes = Field(Attributes(), description="What this node announces with.")
 
     def address(self, version: int) -> IPAddress | None:
         return self.ipv4 if version == 4 else self.ipv6
-
-
-class Peer(Model):
-    """One BGP peer of every L4 node. It carries the family of its address."""
-
-    address: IPAddress = Field(description="The peer's address; its family is the family announced to it.")
-    asn: Asn = Field(description="The peer's autonomous system number.")
-
-
-class Bgp(Model):
-    """How L4 nodes announce VIPs."""
-
-    local_asn: Asn = Field(description="The autonomous system of the L4 nodes.")
-    hold_time_s: Annotated[int, Between(3, 65535)] = Field(9, description="BGP hold time, seconds.")
-    peers: Named[Peer] = Field(min_length=1, description="The routers or route reflectors, by name.")
 
 
 class Probe(Model):
@@ -268,6 +256,12 @@ class Service(Model):
     through: Literal["l7", "backend"] = Field(
         "l7", description="l7: HAProxy on every L7 node; backend: the pool's nodes answer, on the service's own ports."
     )
+    announce: Literal["l4", "backend"] = Field(
+        "l4",
+        description="l4: the L4 nodes announce its VIPs and spread its packets; backend: the pool's nodes announce "
+        "them, each by its own check, and routers spread the packets.",
+    )
+    attributes: Attributes = Field(Attributes(), description="What its VIPs are announced with.")
     mode: Literal["http", "tcp"] = Field("http", description="What HAProxy understands of it; through l7 only.")
     balance: Literal["roundrobin", "leastconn", "random", "first", "source", "uri", "header"] = Field(
         "roundrobin",
@@ -336,7 +330,7 @@ class Metrics(Model):
 class Cluster(Model):
     """The cluster file."""
 
-    bgp: Bgp = Field(description="How L4 nodes announce VIPs.")
+    bgp: Bgp = Field(description="How VIPs are announced.")
     nodes: Named[Node] = Field(
         min_length=1, description="Every machine, by host name; append new ones, for their order counts."
     )
@@ -349,6 +343,21 @@ class Cluster(Model):
     haproxy: Haproxy = Field(Haproxy(), description="HAProxy on the L7 nodes.")
     health: HealthUri = Field(HealthUri(), description="The health URI of L7 nodes.")
     agent_check: AgentCheck = Field(AgentCheck(), description="The agent-check responders.")
+
+    @property
+    def balanced(self) -> dict[str, Service]:
+        """The services whose packets come by the L4 nodes, by name."""
+        return {name: service for name, service in self.services.items() if service.announce == "l4"}
+
+    def announced_by(self, node_name: str) -> dict[str, Service]:
+        """The services whose VIPs a node announces, by name."""
+        if self.nodes[node_name].role == "l4":
+            return self.balanced
+        return {
+            name: service
+            for name, service in self.services.items()
+            if service.announce == "backend" and node_name in self.members(service.pool)
+        }
 
     def with_role(self, role: Role) -> dict[str, Node]:
         """The nodes of one role, by name, in canonical order: by serial, or as they stand in the file."""

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from lbnode.config.model import Model
+from lbnode.config.communities import Community, LargeCommunity
+from lbnode.config.frozen import Model
 from lbnode.config.positions import Path
 from lbnode.config.values import (
     Between,
@@ -159,6 +160,8 @@ LEAVES: dict[Any, str] = {
     get_args(Token)[1]: "name of a header or cookie",
     get_args(Page)[1]: "absolute path `.../STATUS.html`",
     get_args(Directive)[1]: "line of haproxy.cfg",
+    get_args(Community)[1]: "`65001:100` or a well-known name",
+    get_args(LargeCommunity)[1]: "`65001:1:2`",
 }
 
 

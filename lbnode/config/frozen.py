@@ -1,4 +1,4 @@
-"""What every mapping of the cluster file is: frozen, hashable, strict about its keys. PURE."""
+"""What every mapping of the cluster file has in common: it is frozen, hashable, and strict about its keys. PURE."""
 
 from pydantic import BaseModel, ConfigDict
 
