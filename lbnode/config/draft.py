@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from lbnode.config import dnscheck
+from lbnode.config.dnscheck import DraftDns
 from lbnode.config.http import Clients, ServerTls, Tls
 from lbnode.config.model import Access, Balancing, Check, Cluster, IPAddress, Model, Node, Service, ServiceProbe
 from lbnode.config.positions import Path
@@ -131,6 +133,7 @@ class Draft:
     health_port: int | None
     agent_port: int | None
     metrics_port: int | None
+    dns: DraftDns | None
 
     def with_role(self, role: str) -> list[DraftNode]:
         return [node for node in self.nodes.values() if node.role == role]
@@ -222,6 +225,7 @@ def draft(data: Any, broken: set[Path], lost: set[Path]) -> Draft:
         health_port=sound.number(("health", "port"), Cluster.model_fields["health"].default.port),
         agent_port=sound.number(("agent_check", "port"), Cluster.model_fields["agent_check"].default.port),
         metrics_port=sound.number(("metrics", "port"), Cluster.model_fields["metrics"].default.port),
+        dns=dnscheck.read(sound),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lbnode.config.bgp import Attributes, Bgp, Peer
+from lbnode.config.dns import Dns
 from lbnode.config.frozen import Model
 from lbnode.config.http import Clients, Haproxy, RawService, Route, ServerTls, Timeouts, Tls
 from lbnode.config.values import (
@@ -45,6 +46,7 @@ __all__ = [
     "Bgp",
     "Check",
     "Cluster",
+    "Dns",
     "HealthUri",
     "IPAddress",
     "Ipvs",
@@ -343,6 +345,7 @@ class Cluster(Model):
     haproxy: Haproxy = Field(Haproxy(), description="HAProxy on the L7 nodes.")
     health: HealthUri = Field(HealthUri(), description="The health URI of L7 nodes.")
     agent_check: AgentCheck = Field(AgentCheck(), description="The agent-check responders.")
+    dns: Dns | None = Field(None, description="Names for VIPs, and the DNS servers that answer for them.")
 
     @property
     def balanced(self) -> dict[str, Service]:
