@@ -11,7 +11,7 @@ from lbnode.health.state import Health, Probe
 from lbnode.maintenance.state import AdminState
 from lbnode.paths import Paths
 from lbnode.roles import desired
-from lbnode.roles.inputs import Desired, Inputs
+from lbnode.roles.inputs import Desired, Inputs, ProxyFacts
 from lbnode.roles.own_check import own_checks
 from lbnode.roles.prober import Prober
 from lbnode.roles.serving import settle_s
@@ -49,11 +49,12 @@ def desired_state(identity: Identity, cluster: Cluster, admin: AdminState, healt
 def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Inputs:
     """All that it depends on: what people and probes say, and, where that is not decided afresh each time, what the
     node does already."""
-    version, ended, announced = (2, 6), frozenset[str](), frozenset[str]()
+    version, ended, announced, proxy = (2, 6), frozenset[str](), frozenset[str](), ProxyFacts()
     if identity.role == "l7":
-        from lbnode.haproxy.program import version as haproxy_version
+        from lbnode.haproxy import program
 
-        version = haproxy_version()
+        version = program.version()
+        proxy = program.facts(cluster, identity.paths)
     if identity.role == "l4":
         from lbnode.net import policy
 
@@ -64,7 +65,8 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
         announced = bgp.announced(identity.paths)
     templates = load_templates(identity.paths.templates)
     filters = identity.role == "backend" and _filters()
-    return Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced, filters)
+    paths = identity.paths
+    return Inputs(cluster, identity.name, admin, health, templates, paths, version, ended, announced, filters, proxy)
 
 
 def announces(identity: Identity, cluster: Cluster) -> bool:
