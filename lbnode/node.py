@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 from lbnode.config.load import load
 from lbnode.config.model import Cluster, Role
@@ -172,8 +174,31 @@ def drivers(identity: Identity) -> list[Driver]:
         ipvs = IpvsDriver(identity.paths)
         found += [PolicyDriver(ipvs.renew), ipvs]
     if identity.role == "l7":
-        from lbnode.haproxy import program
         from lbnode.haproxy.driver import HaproxyDriver
 
-        found += [FileDriver({"haproxy": program.check}), HaproxyDriver(identity.paths)]
+        found += [FileDriver({"haproxy": partial(_haproxy_check, identity)}), HaproxyDriver(identity.paths)]
     return found
+
+
+def _haproxy_check(identity: Identity, path: Path) -> str:
+    """What HAProxy has against a file, with the places in template and cluster file that its lines come from."""
+    from lbnode.config import positions
+    from lbnode.haproxy import origin, program, render
+
+    complaint = program.check(path)
+    numbers = origin.lines_named(complaint)
+    if not numbers:
+        return complaint
+    file, templates = identity.paths.cluster_file, load_templates(identity.paths.templates)
+    document = positions.read(file.read_text(encoding="utf-8-sig"))
+    cluster, version = load(file), program.version()
+    config = path.read_text(encoding="utf-8")
+    lines = origin.template_lines(
+        templates, lambda traced: render.config(traced, cluster, identity.name, identity.paths, version)
+    )
+    where = templates.origin.get(render.TEMPLATE, render.TEMPLATE)
+    for number in numbers:
+        place = origin.cluster_place(config, number, document)
+        template = f"{where}:{lines[number - 1]}" if number <= len(lines) else where
+        complaint += f"\n  line {number} comes from {template} and {file}:{place.line}:{place.column}"
+    return complaint

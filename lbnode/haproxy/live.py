@@ -82,11 +82,9 @@ class Live:
         return found, waiting
 
     def _sessions(self) -> dict[str, int]:
-        """What each server still has to do: connections, and requests that wait for it."""
-        return {
-            f"{row['pxname']}/{row['svname']}": max(int(row["scur"]), int(row["used_conn_cur"])) + int(row["qcur"])
-            for row in self.runtime.stat("-1 4 -1")
-        }
+        """What keeps a server from leaving: its connections, idle ones too (HAProxy closes them by and by,
+        `pool-purge-delay`), and requests that wait for it."""
+        return {f"{row['pxname']}/{row['svname']}": _held_by(row) for row in self.runtime.stat("-1 4 -1")}
 
     def _table(self, wanted: ProxyTable) -> Iterator[ProxyTable]:
         lines = self.runtime.command(f"{LISTINGS[wanted.kind]} {wanted.path}").splitlines()
@@ -223,6 +221,11 @@ def _row(state: Mapping[str, str], leaving: bool) -> PoolServer:
     weight = state["srv_iweight" if asked else "srv_uweight"]
     address, port = canonical(state["srv_addr"]), int(state["srv_port"])
     return PoolServer(state["be_name"], state["srv_name"], address, port, int(weight), leaving, asked=asked)
+
+
+def _held_by(row: Mapping[str, str]) -> int:
+    busy = max(int(row["scur"]), int(row["used_conn_cur"]))
+    return busy + int(row["idle_conn_cur"]) + int(row["qcur"])
 
 
 def as_wanted(wanted: Sequence[Row]) -> list[Row]:

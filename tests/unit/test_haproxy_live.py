@@ -213,6 +213,8 @@ def test_certificates_are_renewed_and_come_and_go_without_a_reload(site: Site) -
 
 
 def test_a_server_that_leaves_finishes_what_it_does(site: Site) -> None:
+    site.service["raw"] = {"backend": ["default-server pool-purge-delay 50ms"]}
+    assert site.ways() == {"haproxy": "by a reload: backend web:servers"}
     with closing(HTTPConnection("127.0.0.1", site.node.vip, timeout=10)) as slow:
         before = site.servers["s1"].paths, site.servers["s2"].paths
         slow.request("POST", "/slow", headers={"Content-Length": "1"})
