@@ -107,6 +107,7 @@ class Site:
                 "pools": pools,
                 "health": {"port": self.health},
                 "agent_check": {"port": self.agent},
+                "haproxy": {"metrics_port": 0},
             }
         )
 
