@@ -20,9 +20,10 @@ from lbnode.agent.http import Site
 from lbnode.agent.journal import Journal
 from lbnode.agent.leaving import STOPPED, Leaver
 from lbnode.agent.pulse import Pulse
+from lbnode.agent.source import Source
 from lbnode.agent.systemd import notify
 from lbnode.config.model import Cluster
-from lbnode.errors import ConfigError, LbnodeError
+from lbnode.errors import LbnodeError
 from lbnode.health.monitor import Monitor, Pace
 from lbnode.health.state import Probe
 from lbnode.lock import exclusive
@@ -35,7 +36,6 @@ from lbnode.node import (
     announces,
     drivers,
     groundwork,
-    load_cluster,
     note_flaps,
 )
 from lbnode.plan import Plan
@@ -60,8 +60,7 @@ class Agent:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._drivers = drivers(identity)
-        self._cluster: Cluster = load_cluster(identity)
-        self._cluster_stamp = self._stamp()
+        self._source = Source(identity)
         self._reading = files.read(identity.paths, identity.role, time.time())
         self._decisions = Decisions(identity)
         self._desired = Desired()
@@ -135,6 +134,10 @@ class Agent:
             found["haproxy"] = program.seen(identity.paths)
         return found
 
+    @property
+    def _cluster(self) -> Cluster:
+        return self._source.cluster
+
     async def _passes(self) -> None:
         self._rouse("start")
         well = True
@@ -157,10 +160,7 @@ class Agent:
 
     async def _follow_files(self) -> None:
         """Takes in what the operator's files say now, and probes what they ask for before deciding on it."""
-        stamp = self._stamp()
-        if stamp != self._cluster_stamp:
-            self._cluster_stamp = stamp
-            self._reload()
+        self._source.follow(self._journal.tell)
         self._admin()
         self._journal.tell("metrics", await self._site.follow(self._cluster))
         pace, probes = self._cluster.probe, self._decisions.probes(self._cluster)
@@ -182,16 +182,6 @@ class Agent:
             self._journal.tell("probes", str(error))
         else:
             self._journal.tell("probes", "")
-
-    def _reload(self) -> None:
-        try:
-            self._cluster = load_cluster(self._identity)
-        except LbnodeError as error:
-            count = f"{len(error.problems)} problems, " if isinstance(error, ConfigError) else ""
-            self._journal.tell("cluster file", f"{count}the last good one stays in force:\n{error}")
-        else:
-            self._journal.tell("cluster file", "")
-            log.info("cluster file taken in")
 
     def _admin(self) -> Any:
         """The admin state now; the agent-check responder asks for every answer, so it never lags behind the file."""
@@ -228,13 +218,6 @@ class Agent:
         if announces(identity, self._cluster):
             self._leaver.follow(self._cluster, admin, len(announced_by(identity, self._cluster)))
         return done, drift
-
-    def _stamp(self) -> tuple[int, ...]:
-        try:
-            found = self._identity.paths.cluster_file.stat()
-        except OSError:
-            return ()
-        return (found.st_ino, found.st_mtime_ns, found.st_size)
 
     def _rouse(self, cause: str) -> None:
         self._causes.append(cause)

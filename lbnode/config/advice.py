@@ -52,9 +52,11 @@ def _alone(cluster: Cluster) -> Iterator[str]:
 def _leaving(cluster: Cluster) -> Iterator[str]:
     """A second choice that routers would not take for one, and a rule that nobody carries out."""
     bgp = cluster.bgp
-    levels = [bgp, *bgp.peers.values(), *cluster.services.values(), *cluster.nodes.values()]
-    meds = [level.attributes.med for level in levels if level.attributes.med is not None]
-    preferences = [level.attributes.local_preference for level in levels]
+    levels = [bgp.attributes, *(peer.attributes for peer in bgp.peers.values())]
+    levels += [service.attributes for service in cluster.services.values()]
+    levels += [node.attributes for node in cluster.nodes.values()]
+    meds = [level.med for level in levels if level.med is not None]
+    preferences = [level.local_preference for level in levels]
     lowest = min((found for found in preferences if found is not None), default=100)
     if bgp.leaving.step == "med" and max(meds, default=0) >= bgp.leaving.med:
         yield (
