@@ -93,11 +93,11 @@ class Agent:
             log.info("agent of %s (%s) begins", identity.name, identity.role)
             try:
                 await self._passes()
+                self._pulse.stop()  # only one that ends in good order is not missed
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                self._pulse.stop()
                 for server in servers:
                     server.close()
                 await self._site.close()
