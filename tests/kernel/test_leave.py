@@ -1,5 +1,7 @@
 """A node that leaves, with real programs: agent, ExaBGP with its relay, and a router with BIRD. The node is a backend
-that announces itself; an L4 node differs in what it counts, which `tests/lab` shows."""
+that announces itself; an L4 node differs in what it counts, which `tests/lab` shows.
+
+How long a step lasts says the cluster file, which the agent follows: so a step is ended when it has been looked at."""
 
 import json
 import signal
@@ -31,9 +33,14 @@ VIP = VIP4.partition("/")[0]
 class Leaving(Backend):
     """A backend that serves and is announced; `settings` go under `bgp`."""
 
-    def begin(self, settings: str) -> None:
+    def configure(self, settings: str) -> None:
         text = CLUSTER.replace("  local_asn: 65010\n", f"  local_asn: 65010\n  {settings}\n")
-        self.site.paths.cluster_file.write_text(text)
+        fresh = self.site.paths.cluster_file.with_name(".new")
+        fresh.write_text(text)
+        fresh.replace(self.site.paths.cluster_file)
+
+    def begin(self, settings: str) -> None:
+        self.configure(settings)
         self.start_agent()
         wait_until(self.site.paths.exabgp_config.exists, 20, "the agent to write exabgp.conf")
         self.site.start_exabgp()
@@ -73,7 +80,7 @@ def node(site: Site) -> Iterator[Leaving]:
 
 def test_first_a_second_choice_then_withdrawn_then_without_packets(node: Leaving) -> None:
     site = node.site
-    node.begin("leaving: {step_s: 8, limit_s: 60}")
+    node.begin("leaving: {step_s: 3600, limit_s: 60}")
     sessions = {address: peer["since"] for address, peer in node.status()["peers"].items()}
     sh("ip", "-n", site.router, "route", "add", VIP4, "via", "192.0.2.11")
     site.start("ping", ["ip", "netns", "exec", site.router, "ping", "-q", "-i", "0.2", VIP], {})
@@ -83,6 +90,7 @@ def test_first_a_second_choice_then_withdrawn_then_without_packets(node: Leaving
     text = node.lbnode("status").stdout
     assert "leaving for" in text
     assert "community 65535:0" in text
+    node.configure("leaving: {step_s: 0.1, limit_s: 60}")
     site.wait_routes()
     wait_until(lambda: "packets since the last look" in str(node.status()["leaving"]), 10, "a count of packets")
     assert node.phase() == "withdrawn"
@@ -98,7 +106,7 @@ def test_first_a_second_choice_then_withdrawn_then_without_packets(node: Leaving
 def test_whoever_dies_meanwhile_the_order_is_the_same(node: Leaving) -> None:
     """The relay, ExaBGP and the agent, each during the step; then it is over, all the same."""
     site = node.site
-    node.begin("leaving: {step: med, step_s: 25, limit_s: 1, med: 500}")
+    node.begin("leaving: {step: med, step_s: 3600, med: 500}")
     done = node.lbnode("drain", "--reason", "disks")
     assert done.returncode == 0, done
     wait_until(lambda: all(" 500 " in words for words in site.routes().values()), 10, "a second choice")
@@ -112,7 +120,8 @@ def test_whoever_dies_meanwhile_the_order_is_the_same(node: Leaving) -> None:
     site.start_exabgp()
     wait_until(lambda: site.routes() == second, 20, "the routes again")
     assert node.phase() == "second choice"
-    wait_until(lambda: site.routes() == {}, 40, "the withdrawal")
+    node.configure("leaving: {step: med, step_s: 0.1, med: 500}")
+    site.wait_routes()
     assert node.lbnode("ready").returncode == 0
     site.wait_routes(*ROUTES)
 
@@ -132,13 +141,15 @@ def test_at_once_and_waiting_for_it(node: Leaving) -> None:
 
 def test_an_agent_that_is_stopped_leaves_first_if_it_should(node: Leaving) -> None:
     site = node.site
-    node.begin("on_stop: withdraw\n  leaving: {step_s: 6, limit_s: 5}")
+    node.begin("on_stop: withdraw\n  leaving: {step_s: 3600}")
     site.running["agent"].send_signal(signal.SIGTERM)
     wait_until(node.marked, 10, "a second choice")
     assert site.running["agent"].poll() is None
-    assert site.running["agent"].wait(20) == 0
+    node.configure("on_stop: withdraw\n  leaving: {step_s: 0.1}")
+    assert site.running["agent"].wait(30) == 0
     assert site.routes() == {}
     assert not site.paths.bgp_heartbeat.exists()
+    node.configure("on_stop: withdraw\n  leaving: {step_s: 3600}")
     node.start_agent()
     wait_until(node.as_before, 20, "the routes of before")
     assert not site.paths.boot_agent_check.exists()
@@ -170,6 +181,22 @@ def test_an_agent_that_is_gone(node: Leaving) -> None:
     assert not site.paths.bgp_heartbeat.exists()
     assert set(site.routes()) == set(ROUTES)
     wait_until(lambda: (told := read_told(site.paths)) and told.agent_gone is None, 10, "nobody to be missing")
+
+
+def test_a_vip_that_comes_and_goes_is_a_second_choice_for_a_while(node: Leaving) -> None:
+    site = node.site
+    node.begin("damping: {flaps: 2, half_life_s: 60, longest_s: 8}")
+    for _ in range(2):
+        assert node.as_before()
+        site.stop("web", signal.SIGKILL)
+        site.wait_routes()
+        node.start_web()
+        site.wait_routes(*ROUTES)
+    assert node.marked()
+    assert set(node.status()["damped"]) == {VIP, VIP6.partition("/")[0]}
+    assert "it has come and gone too often: others are preferred until" in node.lbnode("status").stdout
+    wait_until(node.as_before, 25, "the end of it")
+    assert node.status()["damped"] == {}
 
 
 def test_packets_from_outside_are_counted_and_no_others() -> None:
