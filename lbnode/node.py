@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from lbnode.chance import memory
+from lbnode.chance.generations import Past
 from lbnode.config.load import load
 from lbnode.config.model import Cluster, Role
 from lbnode.drivers import Driver
@@ -11,8 +13,9 @@ from lbnode.health.state import Health, Probe
 from lbnode.maintenance.state import AdminState
 from lbnode.paths import Paths
 from lbnode.roles import desired
-from lbnode.roles.inputs import Desired, Inputs
+from lbnode.roles.inputs import Chance, Desired, Inputs
 from lbnode.roles.prober import Prober
+from lbnode.roles.second_chance import covered
 from lbnode.roles.serving import settle_s
 from lbnode.templates import load as load_templates
 
@@ -58,9 +61,28 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
         from lbnode.net import policy
 
         ended, announced = policy.ended(), bgp.announced(identity.paths)
+    past, chance = Past(), Chance()
+    if identity.role != "l4" and cluster.second_chance.enabled:
+        past, chance = memory.read(identity.paths.generations), _chance(identity, cluster)
     templates = load_templates(identity.paths.templates)
     filters = identity.role == "backend" and _filters()
-    return Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced, filters)
+    known = (version, ended, announced, filters, past, chance)
+    return Inputs(cluster, identity.name, admin, health, templates, identity.paths, *known)
+
+
+def _chance(identity: Identity, cluster: Cluster) -> Chance:
+    """What this node has for a second chance, where a service of its own can have one."""
+    node, name = cluster.nodes[identity.name], identity.name
+    some = [service for service in cluster.services.values() if covered(service)]
+    if not any(name in cluster.real_servers(service) for service in some):
+        return Chance()
+    from lbnode.chance import kernel, program
+    from lbnode.net import filters
+
+    if refused := kernel.refused(identity.paths.bpf):
+        return Chance(refused=refused)
+    own = frozenset(str(address) for address in (node.ipv4, node.ipv6) if address is not None)
+    return Chance(program.built()[1], filters.carriers(own))
 
 
 def _filters() -> bool:
@@ -155,4 +177,8 @@ def drivers(identity: Identity) -> list[Driver]:
         from lbnode.haproxy.driver import HaproxyDriver
 
         found += [FileDriver({"haproxy": program.check}), HaproxyDriver(identity.paths)]
+    if identity.role != "l4":
+        from lbnode.chance.driver import ChanceDriver
+
+        found.append(ChanceDriver(identity.paths.bpf))
     return found

@@ -17,6 +17,7 @@ from typing import Any
 
 from lbnode.agent import control, events, pages
 from lbnode.agent.drift import mended
+from lbnode.agent.generations import Tables
 from lbnode.agent.http import Site
 from lbnode.agent.metrics import Counts
 from lbnode.agent.systemd import notify
@@ -65,7 +66,9 @@ class Agent:
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
-        self._site = Site(identity.name, pages.of(lambda: (self.status(), self._cluster, self._desired)))
+        self._tables = Tables(identity, lambda: self._rouse("L4 nodes' tables changed"))
+        made = pages.of(lambda: (self.status(), self._cluster, self._desired), self._tables.page)
+        self._site = Site(identity.name, made)
 
     async def run(self) -> None:
         """Until told to stop. Raises ConfigError when the cluster file is unusable at the start."""
@@ -90,6 +93,7 @@ class Agent:
                     server.close()
                 await self._site.close()
                 await self._monitor.close()
+                await self._tables.close()
                 identity.paths.agent_socket.unlink(missing_ok=True)
         log.info("agent ends; the data path stays as it is")
 
@@ -142,6 +146,7 @@ class Agent:
             self._reload()
         self._admin()
         self._tell("metrics", await self._site.follow(self._cluster))
+        await self._tables.follow(self._cluster)
         pace, probes = self._cluster.probe, self._decisions.probes(self._cluster)
         if probes != self._probes:
             await asyncio.to_thread(self._prepare)
@@ -194,7 +199,10 @@ class Agent:
         if cause == DRIFT and not drift:
             cause = "time has come"  # for a step of a slow start, or for a destination that has left
         self._counts.add(done, drift)
+        if done.left is not self._left:
+            self._tables.note(done.left, self._cluster)
         self._left = done.left
+        self._tell("second chance", self._tables.problem)
         self._remember(cause, done)
         self._tell("pass", "; ".join(done.errors))
         self._last = {

@@ -4,7 +4,7 @@ and the VIPs, so that it answers clients directly. PURE."""
 from lbnode.config.model import IPAddress
 from lbnode.maintenance.state import Mode
 from lbnode.resources import MssClamp
-from lbnode.roles import direct_return
+from lbnode.roles import direct_return, second_chance
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.mss import mss_of_vip
 
@@ -22,7 +22,8 @@ def desired(inputs: Inputs) -> Desired:
     verdict = Verdict("node", inputs.name, ready, state, f"{inputs.admin}; answers {len(direct)} services directly")
     rows = direct_return.rows(inputs.node, direct)
     clamps = _clamps(inputs, {vip for service in direct for vip in service.vips})
-    return Desired((*rows, *clamps), {row.key: "a tunnel's overhead" for row in clamps}, (verdict,))
+    here = Desired((*rows, *clamps), {row.key: "a tunnel's overhead" for row in clamps}, (verdict,))
+    return Desired.merge([here, second_chance.desired(inputs, direct)])
 
 
 def _clamps(inputs: Inputs, vips: set[IPAddress]) -> tuple[MssClamp, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from lbnode.chance.generations import Past
 from lbnode.config.model import Cluster, Node
 from lbnode.health.state import Health, Probe
 from lbnode.maintenance.state import READY, AdminState
@@ -12,10 +13,21 @@ from lbnode.templates import Templates
 
 
 @dataclass(frozen=True)
+class Chance:
+    """What this node has for it: the digest of the classifier, the Ethernet devices with its own addresses, and why the
+    kernel does not take the classifier, if it does not."""
+
+    program: str = ""
+    devices: tuple[str, ...] = ()
+    refused: str = ""
+
+
+@dataclass(frozen=True)
 class Inputs:
     """Everything a role looks at: the files, the health, and what this node does already. `ended`: the real servers'
     addresses with a local route, whose flows are being ended; `announced`: the VIPs that are announced;
-    `filters`: whether the kernel has nf_tables (only backends ask)."""
+    `filters`: whether the kernel has nf_tables (only backends ask); `past` and `chance`: what a second chance needs to
+    know (only real servers ask)."""
 
     cluster: Cluster
     name: str
@@ -27,6 +39,8 @@ class Inputs:
     ended: frozenset[str] = frozenset()
     announced: frozenset[str] = frozenset()
     filters: bool = False
+    past: Past = field(default_factory=Past)
+    chance: Chance = field(default_factory=Chance)
 
     @property
     def node(self) -> Node:

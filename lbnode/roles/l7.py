@@ -7,7 +7,7 @@ own agent check would take up to its interval.
 from lbnode.haproxy import render
 from lbnode.maintenance.state import Mode
 from lbnode.resources import File, Row, Running, ServerState, Sysctl
-from lbnode.roles import direct_return
+from lbnode.roles import direct_return, second_chance
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 
 # HAProxy binds the VIPs by address; it must be able to start or reload before they stand on their device.
@@ -29,4 +29,5 @@ def desired(inputs: Inputs) -> Desired:
     )
     state = "in service" if serving else "out of service"
     verdict = Verdict("node", inputs.name, serving, state, f"{inputs.admin}; takes {len(services)} services")
-    return Desired(rows, {enabler.key: str(inputs.admin)}, (verdict,))
+    here = Desired(rows, {enabler.key: str(inputs.admin)}, (verdict,))
+    return Desired.merge([here, second_chance.desired(inputs, services)])
