@@ -14,6 +14,7 @@ from lbnode.maintenance.state import AdminState
 from lbnode.paths import Paths
 from lbnode.roles import desired
 from lbnode.roles.inputs import Chance, Desired, Inputs
+from lbnode.roles.own_check import own_checks
 from lbnode.roles.prober import Prober
 from lbnode.roles.second_chance import covered
 from lbnode.roles.serving import settle_s
@@ -57,10 +58,13 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
 
         version = haproxy_version()
     if identity.role == "l4":
-        from lbnode.bgp import driver as bgp
         from lbnode.net import policy
 
-        ended, announced = policy.ended(), bgp.announced(identity.paths)
+        ended = policy.ended()
+    if announces(identity, cluster):
+        from lbnode.bgp import driver as bgp
+
+        announced = bgp.announced(identity.paths)
     past, chance = Past(), Chance()
     if identity.role != "l4" and cluster.second_chance.enabled:
         past, chance = memory.read(identity.paths.generations), _chance(identity, cluster)
@@ -73,7 +77,7 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
 def _chance(identity: Identity, cluster: Cluster) -> Chance:
     """What this node has for a second chance, where a service of its own can have one."""
     node, name = cluster.nodes[identity.name], identity.name
-    some = [service for service in cluster.services.values() if covered(service)]
+    some = [service for service in cluster.balanced.values() if covered(service)]
     if not any(name in cluster.real_servers(service) for service in some):
         return Chance()
     from lbnode.chance import kernel, program
@@ -83,6 +87,11 @@ def _chance(identity: Identity, cluster: Cluster) -> Chance:
         return Chance(refused=refused)
     own = frozenset(str(address) for address in (node.ipv4, node.ipv6) if address is not None)
     return Chance(program.built()[1], filters.carriers(own))
+
+
+def announces(identity: Identity, cluster: Cluster) -> bool:
+    """Whether this node is one that speaks BGP."""
+    return identity.role == "l4" or bool(cluster.announced_by(identity.name))
 
 
 def _filters() -> bool:
@@ -143,16 +152,23 @@ def _starting(inputs: Inputs) -> bool:
 
 def groundwork(identity: Identity, cluster: Cluster) -> Desired:
     """What must be there before this node can probe."""
-    if identity.role != "l4":
-        return Desired()
-    from lbnode.roles import l4
+    inputs = Inputs(cluster, identity.name)
+    if identity.role == "l4":
+        from lbnode.roles import l4
 
-    return l4.groundwork(Inputs(cluster, identity.name))
+        return l4.groundwork(inputs)
+    if identity.role == "backend":
+        from lbnode.roles import backend
+
+        return backend.groundwork(inputs)
+    return Desired()
 
 
 def wanted_probes(identity: Identity, cluster: Cluster) -> tuple[Probe, ...]:
-    """What this node must keep probing: only L4 nodes probe."""
-    return Prober(cluster, identity.name).probes() if identity.role == "l4" else ()
+    """What this node must keep probing: an L4 node its real servers, a backend that announces itself."""
+    if identity.role == "l4":
+        return Prober(cluster, identity.name).probes()
+    return tuple(dict.fromkeys(check.probe for check in own_checks(cluster, identity.name)))
 
 
 def drivers(identity: Identity) -> list[Driver]:
@@ -164,14 +180,17 @@ def drivers(identity: Identity) -> list[Driver]:
     from lbnode.net.sysctl import SysctlDriver
 
     found: list[Driver] = [SysctlDriver(), LinkDriver(), FouDriver(identity.paths), FilterDriver()]
-    if identity.role == "l4":
+    if identity.role in ("l4", "backend"):
         from lbnode.bgp import exabgp
         from lbnode.bgp.driver import ExabgpDriver
+
+        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths)]
+    if identity.role == "l4":
         from lbnode.ipvs.driver import IpvsDriver
         from lbnode.net.policy import PolicyDriver
 
         ipvs = IpvsDriver(identity.paths)
-        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths), PolicyDriver(ipvs.renew), ipvs]
+        found += [PolicyDriver(ipvs.renew), ipvs]
     if identity.role == "l7":
         from lbnode.haproxy import program
         from lbnode.haproxy.driver import HaproxyDriver

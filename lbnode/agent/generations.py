@@ -46,7 +46,7 @@ class Tables:
             return
         await self.close()
         self._cluster = cluster
-        mine = [one for one in cluster.services.values() if self._identity.name in cluster.real_servers(one)]
+        mine = [one for one in cluster.balanced.values() if self._identity.name in cluster.real_servers(one)]
         if self._identity.role != "l4" and cluster.second_chance.enabled and any(map(covered, mine)):
             self._task = asyncio.create_task(self._ask(cluster))
 
