@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`; the others are for work on lbnode itself.
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check kernel-test smp-test lab-test bench docs venv system format clean
+.PHONY: demo test check kernel-test smp-test lab-test bench docs classifier venv system format clean
 
 # Debian's own python3: the lab's guest runs as whoever called it and must be able to read the interpreter.
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
@@ -11,6 +11,8 @@ APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables
 # Peers to compare with, and a second kernel to test on.
 test kernel-test smp-test lab-test bench: PROGRAMS += keepalived socat qemu-system-x86 busybox-static
+# Only who changes the classifier, and the test that its object is of its source, need a compiler for it.
+test kernel-test classifier: PROGRAMS += clang
 # A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).
 COMPILER := $(shell grep -qs amx_tile /proc/cpuinfo && ! command -v cc >/dev/null && echo gcc)
 MISSING   = $(shell for p in $(PROGRAMS) $(COMPILER); do \
@@ -44,6 +46,10 @@ docs: venv
 	$(BIN)/python -m lbnode.config.reference > docs/reference/cluster-file.md
 	$(BIN)/python -m lbnode.cli.reference > docs/reference/commands.md
 	$(BIN)/python -m lbnode.agent.metrics > docs/reference/metrics.md
+
+# The object stands in the repository beside its source: a node, and an installation from source, need no compiler.
+classifier: system venv
+	$(BIN)/python -m lbnode.chance.build
 
 format: venv
 	$(BIN)/ruff format -q .

@@ -1,8 +1,9 @@
-"""Keeps the past of the Maglev tables: an L4 node notes what it uses, a real server asks all L4 nodes, each second.
+"""Keeps the past of the Maglev tables: an L4 node notes what it uses, a real server asks all L4 nodes.
 
 Asking is better than deciding anew: what the L4 nodes' kernels have is what places flows, be it right, late or made by
-hand. It is also less: real servers need not probe each other. Nothing hangs on the second: a packet that comes by a
-table which this node has not heard of yet is of a flow that was placed by one it knows.
+hand. It is also less: real servers need not probe each other. And it may be late: a packet that comes by a table which
+this node has not heard of yet is of a flow that was placed by one it knows. Tables that were in use for a moment only
+are not missed, for L4 nodes remember what they used.
 
     GET /generations             {"mark": "5c8e...", "past": {...}}, as `lbnode.chance.generations`
     GET /generations?known=5c8e  {"mark": "5c8e..."} while that is still it
@@ -26,6 +27,9 @@ from lbnode.resources import LocalRoute
 from lbnode.roles.second_chance import covered
 
 log = logging.getLogger("lbnode")
+
+ASK_S = 2.0
+"""Seconds between two rounds of questions."""
 
 
 class Tables:
@@ -76,7 +80,7 @@ class Tables:
         return {"mark": mark, "past": generations.as_json(past)}
 
     async def _ask(self, cluster: Cluster) -> None:
-        """For ever, once in a probe's interval."""
+        """For ever."""
         names = list(cluster.with_role("l4"))
         self._told = {name: past for name, past in self._told.items() if name in names}
         while True:
@@ -85,7 +89,7 @@ class Tables:
                     self._changed()
             except Exception:  # the next round may do better, and the agent has other things to do
                 log.exception("cannot ask the L4 nodes for their tables")
-            await asyncio.sleep(cluster.probe.interval_s)
+            await asyncio.sleep(ASK_S)
 
     def _round(self, cluster: Cluster, names: list[str]) -> bool:
         """Asks each once; whether anything is new."""
