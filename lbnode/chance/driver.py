@@ -210,5 +210,5 @@ def _left_behind() -> list[Row]:
 
 def _explained(what: str, error: OSError) -> LbnodeError:
     if error.errno in (errno.EPERM, errno.EACCES):
-        return NotPermitted(f"{what}: {error.strerror} (that needs CAP_BPF and CAP_NET_ADMIN)")
+        return NotPermitted(f"{what}: {error.strerror} (that needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)")
     return NotReady(f"{what}: {error.strerror or error}")

@@ -62,7 +62,7 @@ def parse(data: bytes) -> Object:
     """Raises LbnodeError for what is no such object."""
     try:
         return _parse(data)
-    except (struct.error, KeyError, IndexError, ValueError) as error:
+    except (struct.error, KeyError, IndexError, ValueError, OverflowError) as error:
         raise LbnodeError(f"cannot use the classifier: its object file is damaged: {error!r}") from error
 
 

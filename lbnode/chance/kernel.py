@@ -49,11 +49,11 @@ def _refused(folder: Path) -> str:
 
 def _words(error: OSError) -> str:
     release = os.uname().release
-    if error.errno in (errno.EPERM, errno.EACCES) and "R" not in str(error.strerror):
-        return "the kernel does not let this process load the classifier (that needs CAP_BPF and CAP_NET_ADMIN)"
+    if error.errno == errno.EPERM:
+        return "the kernel does not let us load the classifier (that needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)"
     if error.errno == errno.ENOSYS:
         return f"kernel {release} has no bpf(2): {error.strerror}"
-    return f"kernel {release} does not take the classifier, which needs Linux 5.10: {error.strerror}"
+    return f"kernel {release} does not take the classifier, which needs Linux 5.10 and CAP_PERFMON: {error.strerror}"
 
 
 def _is_installed(folder: Path) -> bool:

@@ -1,6 +1,5 @@
 """The classifier in a real kernel: what it sends on, where to, and above all what it leaves alone."""
 
-import errno
 import random
 import socket
 import struct
@@ -20,6 +19,8 @@ from lbnode.resources import ChanceEndpoint, ServiceKey
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 PACKETS = 100_000
+HEADER = {b"\x08\x00": 20, b"\x86\xdd": 40}
+KNOWN = {version: {server(number, version) for number in range(2, 200)} for version in (4, 6)}
 STAYS_ALONE = Answer(None, "alone")
 
 
@@ -235,11 +236,14 @@ def test_time_wait_stays(kernel: Classified, version: int, listener: Listener) -
 
 
 def test_a_valid_cookie_stays_and_a_wrong_one_does_not(kernel: Classified, version: int, listener: Listener) -> None:
-    """With cookies there is no request socket: the ACK alone says that a connection is being opened here."""
+    """With cookies there is no request socket: the ACK alone says that a connection is being opened here. A kernel
+    whose IPv6 is a module cannot check cookies of that family for us (net/core/filter.c, bpf_tcp_check_syncookie)."""
     Path("/proc/sys/net/ipv4/tcp_syncookies").write_text("2")
     sent = flow(version)
     cookie = listener.half_open(sent.client, sent.port)
-    assert kernel.ask(sent.packet(acknowledged=cookie + 1 & 0xFFFFFFFF)) == Answer(None, "cookie")
+    is_module = Path("/sys/module/ipv6/initstate").exists()
+    expected = "forwarded" if version == 6 and is_module else "cookie"
+    assert kernel.ask(sent.packet(acknowledged=cookie + 1 & 0xFFFFFFFF)).reason == expected
     assert kernel.ask(sent.packet(acknowledged=cookie + 12345 & 0xFFFFFFFF)).reason == "forwarded"
     assert kernel.ask(sent.but(flags=RST | ACK).packet(acknowledged=cookie + 1 & 0xFFFFFFFF)).reason == "forwarded"
 
@@ -295,14 +299,11 @@ def test_nothing_else_is_ever_sent_on(kernel: Classified) -> None:
     ran = sent_on = 0
     while ran < PACKETS:
         packet = _odd(chosen)
-        try:
-            found = bpf.run(kernel.program, packet)
-        except (
-            OSError
-        ) as error:  # shorter than the header that its type promises: the kernel lets no such packet so far
-            assert error.errno == errno.EINVAL
-            assert len(packet) < ETHERNET + 40
+        if len(packet) < ETHERNET + HEADER.get(packet[12:14], 1):
+            with pytest.raises(OSError, match="Invalid argument"):  # the kernel lets no such packet so far
+                bpf.run(kernel.program, packet)
             continue
+        found = bpf.run(kernel.program, packet)
         ran += 1
         if found.answer == -1:
             assert found.data == packet
@@ -338,7 +339,7 @@ def _is_ours(packet: bytes, made: bytes) -> None:
     assert packet[12:14] == (b"\x08\x00" if version == 4 else b"\x86\xdd")
     sender, target, ttl = outer(packet) if version == 6 else _outer_unchecked(packet)
     assert target == ME[version]
-    assert sender == L4[version] or (sender == server(3, version) and ttl > 32)
+    assert sender == L4[version] or (sender in KNOWN[version] and ttl > 32)
     source, onward, hops = outer(made)
     assert source == ME[version]
     assert onward in {server(number, version) for number in (2, 3, 4, 5)} - {sender}
