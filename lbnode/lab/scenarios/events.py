@@ -57,8 +57,9 @@ class Play:
     def wait_for_l4_gone(self) -> None:
         self.wait(lambda: not self.stage.routed(self.l4), f"no route by {self.l4}")
 
-    def wait_for_l7_gone(self) -> None:
-        self.wait(lambda: self.stage.weights_of(self.l7) <= {0}, f"no new flows for {self.l7}")
+    def wait_for_l7_gone(self, name: str = "") -> None:
+        gone = name or self.l7
+        self.wait(lambda: self.stage.weights_of(gone) <= {0}, f"no new flows for {gone}")
 
     def kill(self, name: str, programs: Sequence[str]) -> None:
         for program in programs:
@@ -206,7 +207,7 @@ def _l7_roll(play: Play) -> None:
     """Each L7 node in turn is drained, its control plane started anew, and taken into service again."""
     for name in play.used:
         play.stack.l7_drain(name)
-        play.wait(lambda name=name: play.stage.weights_of(name) <= {0}, f"no new flows for {name}")
+        play.wait_for_l7_gone(name)
         play.stage.kill(name, play.stack.l7_programs()[1])
         play.stack.l7_ready(name)
         play.normal()
@@ -214,8 +215,8 @@ def _l7_roll(play: Play) -> None:
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happens. `alone`: it is undone only when the flows have ended, as it would be an event of its own. `prepare`: what is done
-    before there are any."""
+    """One thing that happens. `alone`: it is undone only when the flows have ended, as it would be an event of its own.
+    `prepare`: what is done before there are any."""
 
     name: str
     title: str
