@@ -70,14 +70,14 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
         announced = bgp.announced(identity.paths)
     past, chance = Past(), Chance()
     if identity.role != "l4" and cluster.second_chance.enabled:
-        past, chance = memory.read(identity.paths.generations), _chance(identity, cluster)
+        past, chance = memory.read(identity.paths.generations), second_chance(identity, cluster)
     templates = load_templates(identity.paths.templates)
     filters = identity.role == "backend" and _filters()
     known = (version, ended, announced, filters, proxy, past, chance)
     return Inputs(cluster, identity.name, admin, health, templates, identity.paths, *known)
 
 
-def _chance(identity: Identity, cluster: Cluster) -> Chance:
+def second_chance(identity: Identity, cluster: Cluster) -> Chance:
     """What this node has for a second chance, where a service of its own can have one."""
     node, name = cluster.nodes[identity.name], identity.name
     some = [service for service in cluster.balanced.values() if covered(service)]

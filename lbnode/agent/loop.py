@@ -21,6 +21,7 @@ from lbnode.agent.generations import Tables
 from lbnode.agent.http import Site
 from lbnode.agent.metrics import Counts
 from lbnode.agent.systemd import notify
+from lbnode.chance import program as classifier
 from lbnode.config.model import Cluster
 from lbnode.errors import ConfigError, LbnodeError
 from lbnode.health.monitor import Monitor, Pace
@@ -124,6 +125,8 @@ class Agent:
             from lbnode.haproxy import program
 
             found["haproxy"] = program.seen(identity.paths)
+        if identity.role != "l4":
+            found["second_chance"] = classifier.seen(identity.paths.bpf)
         return found
 
     async def _passes(self) -> None:

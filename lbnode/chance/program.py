@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lbnode.chance import bpf, elf
 from lbnode.chance.elf import Object
-from lbnode.errors import Missing
+from lbnode.errors import LbnodeError, Missing
 
 OBJECT = Path(__file__).parent / "classifier.o"
 TEMPLATE = "table"
@@ -132,6 +132,14 @@ def counters(folder: Path) -> dict[str, int]:
     with opened(folder) as found:
         descriptor = found.maps.get("counters")
         return {} if descriptor is None else read_counters(descriptor)
+
+
+def seen(folder: Path) -> dict[str, int]:
+    """The same; nothing where it cannot be read."""
+    try:
+        return counters(folder)
+    except (OSError, LbnodeError):
+        return {}
 
 
 def read_counters(descriptor: int) -> dict[str, int]:

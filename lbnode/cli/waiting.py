@@ -26,7 +26,7 @@ def watched(common: Common) -> Watch:
     cluster = load(file)
     if common.node not in cluster.nodes:
         raise ConfigError([Problem(0, 0, f"no node {common.node!r}", "use --node", str(file))])
-    found = watch(cluster, common.node)
+    found = watch(cluster, common.node, common.paths)
     found.look()
     return found
 
@@ -39,13 +39,13 @@ def until_calm(watch: Watch, timeout_s: int | None) -> dict[str, object]:
     with _shown() as show:
         while True:
             left, now = watch.look(), time.monotonic()
-            ended = calm.take(left, now)
-            text = f"{counted(left, watch.unit)} {watch.what}" if left else "none"
+            ended = calm.take(left.number, now)
+            text = f"{counted(left.number, left.unit)} {left.what}" if left.number else "none"
             if ended or (timeout_s is not None and now - began >= timeout_s):
-                text += "" if ended or left else ", but not for long enough"
+                text += "" if ended or left.number else ", but not for long enough"
                 waited = round(now - began)
-                return {"ended": ended, "left": left, "unit": watch.unit, "flows": text, "seconds": waited}
-            show(text if left else "none; waiting whether it stays so")
+                return {"ended": ended, "left": left.number, "unit": left.unit, "flows": text, "seconds": waited}
+            show(text if left.number else "none; waiting whether it stays so")
             time.sleep(LOOK_S)
 
 
