@@ -1,24 +1,24 @@
 """One node: from its files to its desired state and its drivers. What `plan`, `apply` and the agent begin with."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from lbnode.chance import memory
 from lbnode.chance.generations import Past
 from lbnode.config.load import load
 from lbnode.config.model import Cluster, Role
 from lbnode.drivers import Driver
 from lbnode.errors import ConfigError, NotReady, Problem
 from lbnode.health.state import Health, Probe
-from lbnode.maintenance.state import AdminState
+from lbnode.maintenance.departure import age_s
+from lbnode.maintenance.state import AdminState, Mode
 from lbnode.paths import Paths
 from lbnode.roles import desired
 from lbnode.roles.inputs import Chance, Desired, Inputs, ProxyFacts
 from lbnode.roles.own_check import own_checks
 from lbnode.roles.prober import Prober
-from lbnode.roles.second_chance import covered
 from lbnode.roles.serving import settle_s
 from lbnode.templates import load as load_templates
 
@@ -64,32 +64,58 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
         from lbnode.net import policy
 
         ended = policy.ended()
+    now, leaving_s, damped = time.time(), None, dict[str, float]()
     if announces(identity, cluster):
-        from lbnode.bgp import driver as bgp
+        from lbnode.bgp import flaps
 
-        announced = bgp.announced(identity.paths)
-    past, chance = Past(), Chance()
-    if identity.role != "l4" and cluster.second_chance.enabled:
-        past, chance = memory.read(identity.paths.generations), second_chance(identity, cluster)
+        announced, damped = announced_by(identity, cluster), flaps.damped(identity.paths, cluster.bgp.damping, now)
+        leaving_s = age_s(admin, cluster.bgp.leaving, now)
     templates = load_templates(identity.paths.templates)
     filters = identity.role == "backend" and _filters()
-    known = (version, ended, announced, filters, proxy, past, chance)
-    return Inputs(cluster, identity.name, admin, health, templates, identity.paths, *known)
+    past, chance = Past(), Chance()
+    if identity.role != "l4":
+        from lbnode.chance import situation
+
+        past, chance = situation.of(cluster, identity.name, identity.paths)
+    return Inputs(
+        cluster,
+        identity.name,
+        admin,
+        health,
+        templates,
+        identity.paths,
+        version,
+        ended,
+        announced,
+        filters,
+        proxy,
+        leaving_s,
+        damped,
+        past,
+        chance,
+    )
 
 
-def second_chance(identity: Identity, cluster: Cluster) -> Chance:
-    """What this node has for a second chance, where a service of its own can have one."""
-    node, name = cluster.nodes[identity.name], identity.name
-    some = [service for service in cluster.balanced.values() if covered(service)]
-    if not any(name in cluster.real_servers(service) for service in some):
-        return Chance()
-    from lbnode.chance import kernel, program
-    from lbnode.net import filters
+def announced_by(identity: Identity, cluster: Cluster) -> frozenset[str]:
+    """The VIPs that this node is to announce, by the orders that were left last."""
+    if not announces(identity, cluster):
+        return frozenset()
+    from lbnode.bgp import driver as bgp
 
-    if refused := kernel.refused(identity.paths.bpf):
-        return Chance(refused=refused)
-    own = frozenset(str(address) for address in (node.ipv4, node.ipv6) if address is not None)
-    return Chance(program.built()[1], filters.carriers(own))
+    return bgp.announced(identity.paths)
+
+
+def note_flaps(
+    identity: Identity, cluster: Cluster, admin: AdminState, before: frozenset[str], desired: Desired
+) -> None:
+    """Remembers the VIPs that a pass has withdrawn because of their real servers; `before`: what was announced."""
+    if admin.mode is not Mode.READY or not before:
+        return
+    bad = {verdict.name for verdict in desired.verdicts if verdict.kind == "vip" and not verdict.good}
+    if gone := (before & bad) - announced_by(identity, cluster):
+        from lbnode.bgp import flaps
+
+        flaps.note(identity.paths, gone, cluster.bgp.damping, time.time())
 
 
 def announces(identity: Identity, cluster: Cluster) -> bool:
@@ -131,6 +157,16 @@ class Decisions:
             self._desired = desired(self._identity.role, inputs)
             self._inputs = inputs
         return self._desired
+
+    @property
+    def announced(self) -> frozenset[str]:
+        """The VIPs that were announced when it was decided last."""
+        return self._inputs.announced if self._inputs else frozenset()
+
+    @property
+    def damped(self) -> Mapping[str, float]:
+        """The VIPs that were damped then, and until when."""
+        return self._inputs.damped if self._inputs else {}
 
     @property
     def passing(self) -> bool:

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from lbnode.chance import situation
 from lbnode.chance.driver import ChanceDriver
 from lbnode.config.model import Cluster
 from lbnode.doctor.finding import Finding
-from lbnode.node import Identity, second_chance
+from lbnode.node import Identity
 from lbnode.resources import ChanceFilter, Classifier
 from lbnode.roles.second_chance import covered
 
@@ -24,7 +25,7 @@ def check(identity: Identity, cluster: Cluster, apply: str, ipv6: Path = Path("/
     some = [service for service in mine if covered(service)]
     if identity.role == "l4" or not some or not cluster.second_chance.enabled:
         return
-    found = second_chance(identity, cluster)
+    _, found = situation.of(cluster, identity.name, identity.paths)
     if found.refused:
         mend = next((mend for words, mend in MENDS.items() if words in found.refused), "boot Linux 5.10 or newer")
         yield Finding(NAME, "warn", f"{found.refused}; {WITHOUT}", mend)
