@@ -28,7 +28,7 @@ from lbnode.roles.second_chance import covered
 
 log = logging.getLogger("lbnode")
 
-ASK_S = 2.0
+ASK_S = 4.0
 """Seconds between two rounds of questions."""
 
 
