@@ -66,7 +66,7 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
 
         announced = bgp.announced(identity.paths)
     templates = load_templates(identity.paths.templates)
-    filters = identity.role == "backend" and _filters()
+    filters = identity.role != "l4" and _filters()
     paths = identity.paths
     return Inputs(cluster, identity.name, admin, health, templates, paths, version, ended, announced, filters, proxy)
 

@@ -319,6 +319,9 @@ class Tunnel(Model):
     """The way from L4 nodes to real servers."""
 
     mtu: Annotated[int, Between(1280, 9216)] = Field(1500, description="MTU between L4 nodes and real servers, bytes.")
+    only_from_l4: Flag = Field(
+        True, description="Whether real servers drop tunnelled packets that come from elsewhere than the L4 nodes."
+    )
     clamp_mss: Flag = Field(True, description="Whether real servers tell clients an MSS that leaves room for a tunnel.")
 
 

@@ -24,7 +24,7 @@ class ProxyFacts:
 class Inputs:
     """Everything a role looks at: the files, the health, and what this node does already. `ended`: the real servers'
     addresses with a local route, whose flows are being ended; `announced`: the VIPs that are announced;
-    `filters`: whether the kernel has nf_tables (only backends ask)."""
+    `filters`: whether the kernel has nf_tables (L4 nodes do not ask)."""
 
     cluster: Cluster
     name: str
