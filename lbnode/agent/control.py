@@ -23,7 +23,7 @@ async def serve(paths: Paths, answers: dict[str, Callable[[], dict[str, Any]]]) 
         try:
             line = await asyncio.wait_for(reader.readline(), 5)
             reply = answers[json.loads(line)["ask"]]()
-        except (TimeoutError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a TimeoutError is an OSError
             reply = {"error": 'cannot understand: send one line such as {"ask": "status"}'}
         writer.write(json.dumps(reply).encode() + b"\n")
         writer.close()

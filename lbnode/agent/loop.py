@@ -17,7 +17,7 @@ from typing import Any
 
 from lbnode.agent import control, events, pages
 from lbnode.agent.drift import mended
-from lbnode.agent.http import Site
+from lbnode.agent.http import Guests, Site
 from lbnode.agent.metrics import Counts
 from lbnode.agent.systemd import notify
 from lbnode.config.model import Cluster
@@ -65,6 +65,7 @@ class Agent:
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
+        self._asking = (self._cluster, Guests(self._cluster, self._cluster.agent_check.allow))
         self._site = Site(identity.name, pages.of(lambda: (self.status(), self._cluster, self._desired)))
 
     async def run(self) -> None:
@@ -78,7 +79,7 @@ class Agent:
             watching = asyncio.create_task(events.follow(watch, self._rouse))
             servers = [await control.serve(identity.paths, {"status": self.status, "wake": self._woken})]
             if identity.role != "l4":
-                servers.append(await responder.serve(self._admin, self._cluster.agent_check.port))
+                servers.append(await responder.serve(self._admin, self._cluster.agent_check.port, self._welcome))
             log.info("agent of %s (%s) begins", identity.name, identity.role)
             try:
                 await self._passes()
@@ -231,6 +232,14 @@ class Agent:
         else:
             del self._problems[where]
             log.info("%s: in order again", where)
+
+    def _welcome(self, address: object) -> bool:
+        """Whether the agent-check responder answers that address."""
+        cluster, guests = self._asking
+        if cluster is not self._cluster:
+            guests = Guests(self._cluster, self._cluster.agent_check.allow)
+            self._asking = (self._cluster, guests)
+        return address in guests
 
     def _stamp(self) -> tuple[int, ...]:
         try:
