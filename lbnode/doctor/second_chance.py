@@ -41,8 +41,10 @@ def check(identity: Identity, cluster: Cluster, apply: str, ipv6: Path = Path("/
         yield Finding(NAME, "warn", f"not in force; {WITHOUT}", apply)
     if not cluster.metrics.port:
         mend = "give metrics a port: real servers ask the L4 nodes' agents for their tables there"
-        yield Finding(NAME, "warn", "metrics.port is 0, so tables are known from the cluster file alone", mend)
+        yield Finding(
+            f"{NAME} tables", "warn", "metrics.port is 0, so tables are known from the cluster file alone", mend
+        )
     # bpf_tcp_check_syncookie answers EPROTONOSUPPORT then (net/core/filter.c, IS_BUILTIN(CONFIG_IPV6)).
     if (ipv6 / "initstate").exists() and any(vip.version == 6 for service in some for vip in service.vips):
         seen = "IPv6 is a module of this kernel, which then cannot check IPv6 SYN cookies for the classifier"
-        yield Finding(NAME, "warn", seen, "boot a kernel with CONFIG_IPV6=y (Debian: linux-image-amd64)")
+        yield Finding(f"{NAME} ipv6", "warn", seen, "boot a kernel with CONFIG_IPV6=y (Debian: linux-image-amd64)")

@@ -57,9 +57,7 @@ def desired(inputs: Inputs, services: Iterable[Service]) -> Desired:
     rows: list[Row] = [Classifier(inputs.chance.program)]
     rows += _tables(inputs, groups)
     rows += [ChancePeer(address, "l4") for address in _addresses(inputs.cluster, inputs.cluster.with_role("l4"))]
-    own = {str(address) for address in (inputs.node.ipv4, inputs.node.ipv6) if address is not None}
-    others = _real_servers(inputs.cluster, some, groups)
-    rows += [ChancePeer(address, "real-server") for address in others if address not in own]
+    rows += [ChancePeer(address, "real-server") for address in _others(inputs, some, groups)]
     rows += [ChanceOwn(v, str(inputs.node.address(v))) for v in FAMILIES if inputs.node.address(v) is not None]
     rows += [ChanceFilter(device, inputs.chance.program) for device in inputs.chance.devices]
     most = max((len(generations) for generations in groups), default=0)
@@ -67,6 +65,12 @@ def desired(inputs: Inputs, services: Iterable[Service]) -> Desired:
     if left_out := len(groups) - GROUPS:
         words += f"; no room for {left_out} tables more" if left_out > 0 else ""
     return Desired(tuple(rows), {}, (_verdict(inputs, "on", words),))
+
+
+def relays(inputs: Inputs, services: Iterable[Service]) -> list[str]:
+    """The addresses of real servers that may send flows on to this one, whatever its own kernel can do."""
+    some = [service for service in services if covered(service)]
+    return _others(inputs, some, _groups(inputs, some)) if inputs.cluster.second_chance.enabled else []
 
 
 def _problem(inputs: Inputs) -> str:
@@ -126,9 +130,11 @@ def _addresses(cluster: Cluster, names: Iterable[str]) -> list[str]:
     return [str(address) for node in nodes for address in (node.ipv4, node.ipv6) if address is not None]
 
 
-def _real_servers(cluster: Cluster, services: Iterable[Service], groups: Collection[Generations]) -> list[str]:
-    """Those of the file, and those that were."""
+def _others(inputs: Inputs, services: Iterable[Service], groups: Collection[Generations]) -> list[str]:
+    """The real servers of the file beside this one, and those that were."""
+    cluster, node = inputs.cluster, inputs.node
     names = dict.fromkeys(name for service in services for name in cluster.real_servers(service))
     found = dict.fromkeys(_addresses(cluster, names))
     before = (one for generations in groups for generation in generations for one in generation.structure.servers)
-    return [*found, *dict.fromkeys(server.address for server in before if server.address not in found)]
+    found.update(dict.fromkeys(server.address for server in before))
+    return [address for address in found if address not in (str(node.ipv4), str(node.ipv6))]
