@@ -34,9 +34,13 @@ check: venv system
 kernel-test: system venv
 	$(BIN)/lbnode lab kernel -- $(BIN)/pytest -q tests/kernel
 
+# The classifier is put to its tests on both kernels, but for those that only take long in an emulator.
+SLOW := $(foreach name,nothing_else_is_ever_sent_on it_finds_what_the_tables_say the_largest_cluster_in_the_longest_restart, \
+	--deselect tests/kernel/test_classifier.py::test_$(name))
+
 # On Debian's own kernel with two processors, in QEMU; the kernel is fetched once, into ~/.cache/lbnode.
 smp-test: system venv
-	$(BIN)/lbnode lab kernel --smp -- $(BIN)/pytest -q tests/smp
+	$(BIN)/lbnode lab kernel --smp -- $(BIN)/pytest -q tests/smp tests/kernel/test_classifier.py $(SLOW)
 
 lab-test: system venv
 	$(BIN)/pytest -v tests/lab
