@@ -193,7 +193,7 @@ def test_two_mib_go_through_the_detour(site: Site, chances: Chances) -> None:
 
 
 def _upload(flow: Flow, size: int) -> None:
-    """Writes so much. The server answers each piece that it reads with its name, which must not fill up the way back."""
+    """Writes so much. The server answers each piece with its name, which must not fill up the way back."""
     flow.end.setblocking(False)
     left, deadline = size, time.monotonic() + DEADLINE_S
     with selectors.DefaultSelector() as selector:
