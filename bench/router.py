@@ -29,7 +29,7 @@ filter vips {{
 protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; merge paths on limit 64; }}
 """
 PEER = """\
-protocol bgp {name} {{
+protocol bgp to_{name} {{
   local {own} as {asn}; neighbor {address} as {peer_asn};
   direct; passive; hold time {hold_time_s}; error wait time 1,5;
   ipv4 {{ import filter vips; export none; gateway direct; }};

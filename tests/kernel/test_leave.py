@@ -20,6 +20,8 @@ from lbnode.errors import NotReady
 from lbnode.lab import links
 from lbnode.lab.namespaces import Node
 from lbnode.lab.wait import wait_until
+from lbnode.maintenance import files
+from lbnode.maintenance.state import READY, parse
 from lbnode.net.arrivals import Arrivals
 
 __all__ = ["site"]
@@ -28,6 +30,12 @@ pytestmark = pytest.mark.kernel
 
 ROUTES = ((VIP4, "one4"), (VIP6, "one6"))
 VIP = VIP4.partition("/")[0]
+CLIENT = f"""
+import socket, threading
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    while not threading.Event().wait(0.1):
+        client.sendto(b"x", ("{VIP}", 9))
+"""
 
 
 class Leaving(Backend):
@@ -83,7 +91,7 @@ def test_first_a_second_choice_then_withdrawn_then_without_packets(node: Leaving
     node.begin("leaving: {step_s: 3600, limit_s: 60}")
     sessions = {address: peer["since"] for address, peer in node.status()["peers"].items()}
     sh("ip", "-n", site.router, "route", "add", VIP4, "via", "192.0.2.11")
-    site.start("ping", ["ip", "netns", "exec", site.router, "ping", "-q", "-i", "0.2", VIP], {})
+    site.start("client", ["ip", "netns", "exec", site.router, sys.executable, "-c", CLIENT], {})
     site.paths.disable.touch()
     wait_until(node.marked, 10, "a second choice")
     assert node.phase() == "second choice"
@@ -94,7 +102,7 @@ def test_first_a_second_choice_then_withdrawn_then_without_packets(node: Leaving
     site.wait_routes()
     wait_until(lambda: "packets since the last look" in str(node.status()["leaving"]), 10, "a count of packets")
     assert node.phase() == "withdrawn"
-    site.stop("ping")
+    site.stop("client")
     wait_until(lambda: node.phase() == "gone", 15, "the last packet")
     assert node.status()["leaving"]["waits_for"] == "no packet comes any more"
     site.paths.disable.unlink()
@@ -107,8 +115,7 @@ def test_whoever_dies_meanwhile_the_order_is_the_same(node: Leaving) -> None:
     """The relay, ExaBGP and the agent, each during the step; then it is over, all the same."""
     site = node.site
     node.begin("leaving: {step: med, step_s: 3600, med: 500}")
-    done = node.lbnode("drain", "--reason", "disks")
-    assert done.returncode == 0, done
+    files.write(site.paths, parse("drain # disks"))
     wait_until(lambda: all(" 500 " in words for words in site.routes().values()), 10, "a second choice")
     second = site.routes()
     subprocess.run(["kill", "-KILL", str(site.relay_pid())], check=True)
@@ -122,7 +129,7 @@ def test_whoever_dies_meanwhile_the_order_is_the_same(node: Leaving) -> None:
     assert node.phase() == "second choice"
     node.configure("leaving: {step: med, step_s: 0.1, med: 500}")
     site.wait_routes()
-    assert node.lbnode("ready").returncode == 0
+    files.write(site.paths, READY)
     site.wait_routes(*ROUTES)
 
 
@@ -133,7 +140,7 @@ def test_at_once_and_waiting_for_it(node: Leaving) -> None:
     assert json.loads(done.stdout)["ended"] is True
     assert node.site.routes() == {}
     assert node.site.paths.boot_agent_check.read_text() == "maint # leave=now\n"
-    assert node.lbnode("ready").returncode == 0
+    files.write(node.site.paths, READY)
     wait_until(node.as_before, 10, "the routes of before")
     done = node.lbnode("drain", "--wait", "--timeout", "1s")
     assert (done.returncode, "2 VIPs still announced" in done.stdout) == (75, True), done
