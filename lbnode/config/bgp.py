@@ -74,4 +74,9 @@ class Bgp(Model):
         None, min_length=1, description="Nothing outside these networks is ever announced; the VIPs if left out."
     )
     attributes: Attributes = Field(Attributes(), description="What every peer is told.")
+    ecmp_limit: Annotated[int, Between(1, 4096)] | None = Field(
+        None,
+        description="How many next hops the routers hold for one VIP; `lbnode check` and `doctor` warn when more nodes "
+        "announce it. Left out: they warn above 16, which many routers hold unless told otherwise.",
+    )
     peers: Named[Peer] = Field(min_length=1, description="The routers or route reflectors, by name.")
