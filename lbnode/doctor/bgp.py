@@ -131,6 +131,22 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
+def relay(problem: str, agent_gone: float | None, then: str) -> tuple[Finding, ...]:
+    """What the relay tells of itself: `problem`, "" when all is well, and since when the agent gives no sign of life;
+    `then` is what the dead-man rule does about it."""
+    found = []
+    if agent_gone is not None:
+        done = (
+            "everything is withdrawn" if then == "withdraw" else "what is announced stays, whatever happens to servers"
+        )
+        seen = f"no sign of life since {_time(agent_gone)}: {done}"
+        mend = "systemctl restart lbnode-agent@ROLE; why it hangs or died: journalctl -u 'lbnode-agent@*'"
+        found.append(Finding("agent", "fail" if then == "withdraw" else "warn", seen, mend))
+    if problem:
+        found.append(Finding("relay", "warn", problem, JOURNAL))
+    return tuple(found)
+
+
 def ecmp(cluster: Cluster) -> Finding:
     """Whether routers can hold as many next hops as nodes announce."""
     if problem := too_many(cluster):

@@ -228,6 +228,7 @@ def _bgp(patient: Patient) -> list[Finding]:
             prefixes.setdefault(row.prefix.partition("/")[0], set()).add(row.peer)
         refused = {str(key[1]).partition("/")[0]: why for key, why in told.refused.items()}
         local = {one.address for one in addresses.dump()}
+        found += bgp.relay(told.problem, told.agent_gone, cluster.bgp.dead_man.then)
         found += bgp.announced(prefixes, dict.fromkeys(vips), local, refused, patient.apply)
     return [*found, bgp.ecmp(cluster), *bgp.lingering(peers)]
 

@@ -113,6 +113,16 @@ def test_announcements_are_compared_with_the_node() -> None:
     assert short(refused)[0] == (f"announced {VIP4}", "fail")
 
 
+def test_an_agent_that_is_gone_and_a_relay_in_trouble() -> None:
+    assert bgp.relay("", None, "keep") == ()
+    kept, trouble = bgp.relay("cannot read wanted.json", 1e9, "keep")
+    assert (kept.name, kept.verdict) == ("agent", "warn")
+    assert kept.seen.startswith("no sign of life since 2001-09-09 01:46:40 UTC: what is announced stays")
+    assert (trouble.verdict, trouble.seen) == ("warn", "cannot read wanted.json")
+    (gone,) = bgp.relay("", 1e9, "withdraw")
+    assert gone.verdict == "fail"
+
+
 @pytest.mark.parametrize(
     ("count", "more", "says"),
     [
