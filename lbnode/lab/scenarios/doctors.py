@@ -7,7 +7,7 @@ from lbnode.lab.programs import EXABGP, PATHS
 from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.stage import Stage
 
-DEADLINE_S = 60.0
+DEADLINE_S, LOOK_S = 60.0, 1.0
 Found = dict[str, tuple[str, str]]
 """Name of a finding -> verdict, and what was seen."""
 
@@ -24,19 +24,15 @@ def edge(stage: Stage) -> None:
         found = _router(stage, router)
         warned = [seen for name, (verdict, seen) in found.items() if name.startswith("route ") and verdict == "warn"]
         expect(len(warned) == len(stage.vips), f"a word on each VIP without {first}", found)
-        stage.report.found(f"{first} disabled: {router} says {warned[0]!r}; {first} says {_announced(stage, first)!r}")
+        stage.wait(lambda: _node(stage, first)["announced"][0] == "warn", DEADLINE_S, f"no VIP by {first}", LOOK_S)
+        said = _node(stage, first)["announced"][1]
+        stage.report.found(f"{first} disabled: {router} says {warned[0]!r}; {first} says {said!r}")
     stage.knock_out(second, EXABGP)
     found = _node(stage, second)
     expect(found["exabgp runs"][0] == "fail", f"{second} says that its ExaBGP does not run", found)
     stage.report.found(f"ExaBGP stopped: {second} says {found['exabgp runs'][1]!r}")
     stage.revive(second, EXABGP)
     stage.wait(lambda: all(map(stage.routed_fully, stage.l4)), DEADLINE_S, "every VIP by every L4 node")
-
-
-def _announced(stage: Stage, name: str) -> str:
-    verdict, seen = _node(stage, name)["announced"]
-    expect(verdict == "warn", f"a warning that {name} announces nothing", seen)
-    return seen
 
 
 def _no_failure(name: str, found: Found) -> None:
