@@ -77,7 +77,7 @@ def parse(text: str) -> AdminState:
     """The state that one line means. An empty file means ready. Raises LbnodeError on a word HAProxy would ignore.
 
     HAProxy keeps health words and admin words apart, the last of each kind counts; a node that is down for either
-    reason is out here, and `maint` is what it then shows. A health word says that the node is broken: it leaves at once.
+    reason is out here. A health word says that the node is broken: it leaves at once.
     """
     line = text.strip().splitlines()[0] if text.strip() else ""
     words, _, reason = line.partition("#")
@@ -94,7 +94,7 @@ def parse(text: str) -> AdminState:
         elif item:
             known = ", ".join([*ADMIN_WORDS, *HEALTH_WORDS])
             raise LbnodeError(f"cannot understand {item!r}: use one of {known}, a share such as 75%, or maxconn:30")
-    word = admin if health == "up" or admin == "maint" else health
+    word = admin if health == "up" else health
     mode = (ADMIN_WORDS | HEALTH_WORDS)[word]
     times, haste, why = _comment(reason.strip())
     return AdminState(mode, word, percent, maxconn, why, **times, at_once=haste or health != "up")
