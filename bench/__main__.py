@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import agentcheck, hitless, machine, maintenance, manyservers, page, start
+from bench import agentcheck, chance, hitless, machine, maintenance, manyservers, page, start
 from bench.figure import Figure
 from bench.inside import QUESTIONS
 from lbnode.lab import kernel
@@ -21,6 +21,7 @@ from lbnode.lab import kernel
 HERE = Path(__file__).parent
 HERE_QUESTIONS: dict[str, Callable[[int], list[Figure]]] = {
     "start": start.measure_here,
+    "chance": chance.measure_here,
     "hitless": hitless.measure_here,
     "maintenance": maintenance.measure_here,
     "agentcheck": agentcheck.measure_here,
