@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from lbnode.lab import web
-from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, WEB_CONF, Lab
+from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, RUN, WEB_CONF, Lab
 from lbnode.lab.namespaces import Node
 from lbnode.lab.supervisor import Program, Supervisor
 from lbnode.paths import Paths
@@ -51,7 +51,7 @@ def start_network(lab: Lab, supervisor: Supervisor) -> None:
             argv = ["bird", "-f", "-c", str(BIRD_CONF), "-s", str(BIRD_SOCKET)]
             supervisor.add(Program(lab.nodes[name], BIRD, argv))
         if machine.role == "backend":
-            supervisor.add(Program(lab.nodes[name], WEB, web.command(WEB_CONF)))
+            supervisor.add(Program(lab.nodes[name], WEB, lambda: web.become(WEB_CONF, RUN)))
 
 
 def start_nodes(lab: Lab, supervisor: Supervisor, agents: bool = True) -> None:
