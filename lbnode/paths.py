@@ -33,8 +33,18 @@ class Paths:
         return self.etc / "agent-check"
 
     @property
+    def dns_addresses(self) -> Path:
+        """What an operator takes out of the answers of a DNS server; gdnsd follows it."""
+        return self.etc / "dns-addresses"
+
+    @property
     def haproxy_config(self) -> Path:
         return self.etc / "generated" / "haproxy.cfg"
+
+    @property
+    def haproxy_tables(self) -> Path:
+        """The maps and lists that haproxy.cfg speaks of."""
+        return self.etc / "generated" / "haproxy"
 
     @property
     def exabgp_config(self) -> Path:
@@ -53,6 +63,21 @@ class Paths:
     def haproxy_state_file(self) -> Path:
         """HAProxy's server-state-file, written before a reload and read by the new worker."""
         return self.run / "haproxy" / "server-state"
+
+    @property
+    def haproxy_leaving(self) -> Path:
+        """The servers that were taken out of HAProxy and still have connections."""
+        return self.run / "haproxy" / "leaving.json"
+
+    @property
+    def haproxy_loaded(self) -> Path:
+        """The configuration that HAProxy was last seen to run."""
+        return self.run / "haproxy" / "loaded.cfg"
+
+    @property
+    def haproxy_parts(self) -> Path:
+        """The digests of its sections."""
+        return self.run / "haproxy" / "parts.json"
 
     @property
     def bgp_wanted(self) -> Path:
