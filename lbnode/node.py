@@ -70,7 +70,7 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
         announced, damped = announced_by(identity, cluster), flaps.damped(identity.paths, cluster.bgp.damping, now)
         leaving_s = age_s(admin, cluster.bgp.leaving, now)
     templates = load_templates(identity.paths.templates)
-    filters = identity.role == "backend" and _filters()
+    filters = identity.role != "l4" and _filters()
     return Inputs(
         cluster,
         identity.name,

@@ -16,7 +16,7 @@ from typing import Any
 
 from lbnode.agent import control, events, pages
 from lbnode.agent.drift import mended
-from lbnode.agent.http import Site
+from lbnode.agent.http import Guests, Site
 from lbnode.agent.journal import Journal
 from lbnode.agent.leaving import STOPPED, Leaver
 from lbnode.agent.pulse import Pulse
@@ -76,6 +76,7 @@ class Agent:
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
+        self._asking = (self._cluster, Guests(self._cluster, self._cluster.agent_check.allow))
         self._site = Site(identity.name, pages.of(lambda: (self.status(), self._cluster, self._desired)))
 
     async def run(self) -> None:
@@ -90,7 +91,7 @@ class Agent:
             tasks = [asyncio.create_task(work) for work in (events.follow(watch, self._rouse), self._pulse.run())]
             servers = [await control.serve(identity.paths, {"status": self.status, "wake": self._woken})]
             if identity.role != "l4":
-                servers.append(await responder.serve(self._admin, self._cluster.agent_check.port))
+                servers.append(await responder.serve(self._admin, self._cluster.agent_check.port, self._welcome))
             log.info("agent of %s (%s) begins", identity.name, identity.role)
             try:
                 await self._passes()
@@ -228,6 +229,14 @@ class Agent:
         if announces(identity, self._cluster):
             self._leaver.follow(self._cluster, admin, len(announced_by(identity, self._cluster)))
         return done, drift
+
+    def _welcome(self, address: object) -> bool:
+        """Whether the agent-check responder answers that address."""
+        cluster, guests = self._asking
+        if cluster is not self._cluster:
+            guests = Guests(self._cluster, self._cluster.agent_check.allow)
+            self._asking = (self._cluster, guests)
+        return address in guests
 
     def _stamp(self) -> tuple[int, ...]:
         try:

@@ -26,7 +26,7 @@ class Inputs:
     addresses with a local route, whose flows are being ended; `announced`: the VIPs that are announced; `leaving_s`:
     for how many seconds the node has been leaving, up to the end of the step (`maintenance.departure.age_s`);
     `damped`: the VIPs that have come and gone too often, and until when (seconds since 1970); `filters`: whether the
-    kernel has nf_tables (only backends ask)."""
+    kernel has nf_tables (L4 nodes do not ask)."""
 
     cluster: Cluster
     name: str
