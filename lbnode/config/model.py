@@ -60,6 +60,7 @@ __all__ = [
     "Probe",
     "Role",
     "Scheduler",
+    "SecondChance",
     "Seconds",
     "Service",
     "ServiceProbe",
@@ -125,6 +126,18 @@ class Ipvs(Model):
         3600,
         description="Seconds that a real server which has left this file keeps its place, without new flows, while it "
         "still has old ones.",
+    )
+
+
+class SecondChance(Model):
+    """What becomes of a TCP flow that comes to a real server which does not know it, as when the real servers have
+    changed and ECMP then moves it: the real server sends it on to the one that has it. For services with scheduler mh
+    and tunnel ipip."""
+
+    enabled: Flag = Field(True, description="Whether real servers send such flows on; they need Linux 5.10.")
+    keep_s: Idle = Field(
+        86400,
+        description="Seconds for which a Maglev table of before is remembered: as long as a connection may last.",
     )
 
 
@@ -324,7 +337,9 @@ class Tunnel(Model):
 
     mtu: Annotated[int, Between(1280, 9216)] = Field(1500, description="MTU between L4 nodes and real servers, bytes.")
     only_from_l4: Flag = Field(
-        True, description="Whether real servers drop tunnelled packets that come from elsewhere than the L4 nodes."
+        True,
+        description="Whether real servers drop tunnelled packets that come from elsewhere than the L4 nodes, or other "
+        "real servers that give a flow its second chance.",
     )
     clamp_mss: Flag = Field(True, description="Whether real servers tell clients an MSS that leaves room for a tunnel.")
 
@@ -348,6 +363,9 @@ class Cluster(Model):
     probe: Probe = Field(Probe(), description="How L4 nodes probe real servers.")
     ipvs: Ipvs = Field(Ipvs(), description="How long IPVS remembers an idle flow.")
     tunnel: Tunnel = Field(Tunnel(), description="The way from L4 nodes to real servers.")
+    second_chance: SecondChance = Field(
+        SecondChance(), description="What becomes of a flow that comes to a real server which does not know it."
+    )
     metrics: Metrics = Field(Metrics(), description="What agents tell monitoring.")
     haproxy: Haproxy = Field(Haproxy(), description="HAProxy on the L7 nodes.")
     health: HealthUri = Field(HealthUri(), description="The health URI of L7 nodes.")

@@ -66,9 +66,9 @@ def _without(stage: Stage, router: str, out: Order, again: Order) -> None:
     other = next(name for name in BEHIND if name != router)
     for (what, order), hops in ((out, [other]), (again, [*BEHIND])):
         seconds, felt = switched(stage, order, CORE, hops)
-        if order is again[1]:
-            until_announced(stage, stage.announcers)
-        counts = expect_answers(stage, [BEHIND[hop] for hop in hops], EACH)
+        servers = [BEHIND[hop] for hop in hops]
+        until_announced(stage, servers)
+        counts = expect_answers(stage, servers, EACH)
         stage.report.found(f"{what} -> {' and '.join(hops)} in the kernel of {CORE}: {seconds * 1000:.0f} ms")
         stage.report.found(f"{felt}; then {shares(counts)}")
 
