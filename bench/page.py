@@ -28,6 +28,11 @@ NOTES = """\
   `disable` file each. From the moment it happens to the moment the kernel has, or has no more, the route. lbnode is a
   backend that announces itself, with its own defaults (a check every second, two to rise and to fall). The three go
   through their rounds side by side.
+- **HAProxy** is measured on loopback of the host. The plain side of the 60 changes starts a new process with `-sf` each
+  time, with the same file but for `option idle-close-on-response`; its clients mostly notice a closed connection before
+  they use it, and have to connect again. The layout beside the maintenance file has socat as its
+  agent-check responder and the enabler behind the other servers. «Plain render and reload» renders with lbnode's code,
+  and waits for the new process.
 - user-mode-linux has one processor and slow system calls (some 20 us), and starting a program is dear there. Python's
   own work runs at native speed. On other kernels programs of many system calls (ipvsadm) do better.
 - **The classifier** runs by BPF_PROG_TEST_RUN, with real sockets: a million times the same packet (warm), or one packet
@@ -77,7 +82,8 @@ def _side(figure: Figure, side: str) -> str:
 def _beside(figure: Figure, peer: str) -> str:
     if figure.worst:  # times of which many are 0 have no ratio
         return _side(figure, peer)
-    return f"{_number(figure.median(peer))} ({figure.ratio(peer):.1f}x)"
+    ratio = f" ({figure.ratio(peer):.1f}x)" if figure.median(OURS) else ""
+    return _number(figure.median(peer)) + ratio
 
 
 def _goal(figure: Figure) -> str:

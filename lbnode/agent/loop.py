@@ -17,6 +17,7 @@ from typing import Any
 from lbnode.agent import control, events, pages
 from lbnode.agent.drift import mended
 from lbnode.agent.generations import Tables
+from lbnode.agent.haste import Haste
 from lbnode.agent.http import Guests, Site
 from lbnode.agent.journal import Journal
 from lbnode.agent.leaving import STOPPED, Leaver
@@ -77,6 +78,7 @@ class Agent:
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
+        self._haste = Haste(self._drivers, self._journal)
         self._asking = (self._cluster, Guests(self._cluster, self._cluster.agent_check.allow))
         self._tables = Tables(identity, lambda: self._rouse("L4 nodes' tables changed"))
         made = pages.of(lambda: (self.status(), self._cluster, self._desired), self._tables.page)
@@ -170,6 +172,8 @@ class Agent:
         """Takes in what the operator's files say now, and probes what they ask for before deciding on it."""
         self._source.follow(self._journal.tell)
         self._admin()
+        if self._identity.role == "l7":
+            await asyncio.to_thread(self._haste.tell_haproxy, self._reading.state)
         self._journal.tell("metrics", await self._site.follow(self._cluster))
         await self._tables.follow(self._cluster)
         pace, probes = self._cluster.probe, self._decisions.probes(self._cluster)
@@ -220,6 +224,7 @@ class Agent:
         identity, before, admin = self._identity, self._desired, self._reading.state
         with exclusive(identity.paths.lock):
             self._desired = self._decisions.desired(self._cluster, admin, self._monitor.health)
+            self._haste.tell_peers(admin, self._desired, whole=not self._left)
             done = run(self._desired, self._drivers, last=self._left)
             note_flaps(identity, self._cluster, admin, self._decisions.announced, self._desired)
         drift = mended(before, self._desired, self._left, done)
@@ -236,7 +241,7 @@ class Agent:
         cluster, guests = self._asking
         if cluster is not self._cluster:
             guests = Guests(self._cluster, self._cluster.agent_check.allow)
-            self._asking = (self._cluster, guests)
+        self._asking = (self._cluster, guests)
         return address in guests
 
     def _rouse(self, cause: str) -> None:
