@@ -21,6 +21,7 @@ nobody configures have no place here.
       70   Destination        IPVS: one real server's row under one virtual service
       75   DestinationOrder   IPVS: the order of those rows, which decides the Maglev table
       90   Announcement       one prefix told to one BGP peer
+           AnnouncedRoute     one prefix in the routing table that another BGP speaker announces from
 """
 
 from dataclasses import dataclass, field, fields
@@ -31,6 +32,9 @@ LINK_PREFIX = "lb-"
 
 LOCAL_TABLE = 77
 """The routing table of our local routes: a number of our own beside the kernel's main (254) and local (255)."""
+
+ANNOUNCE_LINK = "lb-announce"
+"""The VRF whose table holds the announced routes: FRR reads kernel routes of a table other than main only so."""
 
 Key = tuple[str | int, ...]
 Protocol = Literal["tcp", "udp", "sctp", "fwmark"]
@@ -132,21 +136,30 @@ class Sysctl(Row):
 @dataclass(frozen=True, slots=True)
 class Link(Row):
     """A device that is up. `local` is the outer address a tunnel listens on; the remote end is any. With `checksum`,
-    GRE packets must carry one, and without it they must not (net/ipv4/ip_tunnel.c, ip_tunnel_rcv)."""
+    GRE packets must carry one, and without it they must not (net/ipv4/ip_tunnel.c, ip_tunnel_rcv). `table` is the
+    routing table of a vrf."""
 
     KIND: ClassVar[str] = "link"
     RANK: ClassVar[int] = 20
     KEY: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
-    type: Literal["dummy", "ipip", "ip6tnl", "gre", "ip6gre"]
+    type: Literal["dummy", "ipip", "ip6tnl", "gre", "ip6gre", "vrf"]
     local: str = ""
     up: bool = True
     checksum: bool = False
+    table: int = 0
 
     def settings(self) -> dict[str, object]:
         checksum = "wanted" if self.checksum else ""
-        return {"type": self.type, "local": self.local, "checksum": checksum, "state": "up" if self.up else "down"}
+        state = "up" if self.up else "down"
+        return {
+            "type": self.type,
+            "local": self.local,
+            "checksum": checksum,
+            "table": self.table or "",
+            "state": state,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,3 +492,39 @@ class Announcement(Row):
 
     def settings(self) -> dict[str, object]:
         return {"next_hop": self.next_hop, "med": self.med, "communities": " ".join(self.communities)}
+
+
+IN_SERVICE, LEAVING = 100, 200
+"""The metric of an announced route: the lower is the better one, also to who reads it as a MED."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncedRoute(Row):
+    """One prefix in the routing table that BIRD or FRR announces from; packets are never looked up there.
+
+    `metric` (IN_SERVICE or LEAVING) says which attributes the speaker announces it with. `stale` are the metrics of
+    more routes of ours to the same prefix, and of such that are no blackholes: never wanted. `metric` is None when
+    these are all there is.
+    """
+
+    KIND: ClassVar[str] = "announced-route"
+    RANK: ClassVar[int] = 90
+    LEAVES_FIRST: ClassVar[bool] = True
+    KEY: ClassVar[tuple[str, ...]] = ("prefix", "table")
+
+    prefix: str
+    table: int
+    metric: int | None = IN_SERVICE
+    stale: tuple[int, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"{self.prefix} in table {self.table}"
+
+    def settings(self) -> dict[str, object]:
+        state = {IN_SERVICE: "in service", LEAVING: "leaving"}.get(self.metric or 0, f"metric {self.metric}")
+        return {"as": state, "besides": " ".join(f"metric {metric}" for metric in self.stale)}
+
+
+ANNOUNCING = (Announcement, AnnouncedRoute)
+"""What makes routers send packets here, in one way or the other; both have a `prefix`."""
