@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lbnode.errors import LbnodeError
-from lbnode.lab import ecmp, layout, links, routing, web
+from lbnode.lab import ecmp, frr, layout, links, routing, web
 from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
 from lbnode.lab.topology import Hash, Machine, Topology
@@ -21,6 +21,7 @@ FABRIC = "fabric"
 RUN = Path("/run/lab")
 """Inside a node: what the lab's own programs keep there."""
 BIRD_CONF, BIRD_SOCKET = RUN / "bird.conf", RUN / "bird.ctl"
+FRR_CONF = RUN / "frr.conf"
 WEB_CONF = RUN / "web.conf"
 CLUSTER_FILE = Path("/etc/lb/cluster.yaml")
 
@@ -134,6 +135,9 @@ def _write_files(lab: Lab) -> None:
                 node.write(CLUSTER_FILE, cluster)
             if machine.bird:
                 node.write(BIRD_CONF, routing.config(sources, machine.bird, lab.topology, name, RUN))
+            if machine.frr:
+                frr.prepare(node)
+                node.write(FRR_CONF, routing.config(sources, machine.frr, lab.topology, name, RUN))
             if machine.role == "backend":
                 node.write(WEB_CONF, web.config(sources, name, RUN, lab.files))
         except LbnodeError as error:

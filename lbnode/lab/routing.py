@@ -14,7 +14,8 @@ from lbnode.templates import Templates
 @dataclass(frozen=True)
 class Session:
     """One BGP session. `name` is the machine at the other end; `client` marks one that announces by lbnode. `own` is
-    this side's address, `interface` this side's port."""
+    this side's address, `interface` this side's port. Where the two have no addresses, `version` is 0: the session is
+    between their link-local ones, and carries both families."""
 
     name: str
     version: int
@@ -27,7 +28,7 @@ class Session:
     @property
     def label(self) -> str:
         """A name for it that every daemon takes."""
-        return f"{self.name}_v{self.version}".replace("-", "_").replace(".", "_")
+        return f"{self.name}_v{self.version or 46}".replace("-", "_").replace(".", "_")
 
 
 def config(templates: Templates, template: str, topology: Topology, name: str, run: Path) -> str:
@@ -72,11 +73,13 @@ def _with_announcer(topology: Topology, machine: Machine, name: str) -> list[Ses
 
 
 def _with_neighbor(topology: Topology, machine: Machine, other: Machine) -> list[Session]:
-    """One session of each family on the first LAN that both stand on."""
+    """One session of each family on the first LAN that both stand on; one alone where neither has an address."""
     theirs = {port.lan: port for port in other.ports}
     asn = _own_asn(topology, other)
     found = {}
     for port in machine.ports:
+        if port.lan in theirs and not port.addresses and not theirs[port.lan].addresses:
+            return [Session(other.name, 0, "", "", asn, False, port.lan)]
         for version in (4, 6):
             far = theirs[port.lan].of(version) if port.lan in theirs else ()
             if far and port.of(version) and version not in found:
