@@ -130,7 +130,9 @@ def resolve(source: TopologyFile, scale: str, cluster: Cluster, folder: Path) ->
     for name, member in cluster.nodes.items():
         place = source.cluster.place(name)
         routes = _routes(name, place.routes, standing, source.vips)
-        machines[name] = Machine(name, standing[name], routes, member.role, name in announcing, bird=place.bird, frr=place.frr)
+        machines[name] = Machine(
+            name, standing[name], routes, member.role, name in announcing, bird=place.bird, frr=place.frr
+        )
     return Topology(
         folder.name,
         source.title,

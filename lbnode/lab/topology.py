@@ -105,7 +105,9 @@ class Topology:
     @property
     def routers(self) -> tuple[str, ...]:
         """The machines whose kernels hold the VIPs' routes: they have a routing daemon and forward."""
-        return tuple(name for name, machine in self.machines.items() if (machine.bird or machine.frr) and machine.forwards)
+        return tuple(
+            name for name, machine in self.machines.items() if (machine.bird or machine.frr) and machine.forwards
+        )
 
     @property
     def users(self) -> tuple[Machine, ...]:

@@ -10,13 +10,13 @@ import pytest
 from lbnode.bgp.table import TableDriver, announced
 from lbnode.net.links import LinkDriver
 from lbnode.plan import Plan, diff
-from lbnode.resources import ANNOUNCE_LINK, LEAVING, AnnouncedRoute, Link, Row
+from lbnode.resources import ANNOUNCE_LINK, SECOND_CHOICE, AnnouncedRoute, Link, Row
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
 ROUTE4, ROUTE6 = AnnouncedRoute("198.51.100.1/32", 78), AnnouncedRoute("2001:db8:1::1/128", 78)
 WANTED: tuple[Row, ...] = (ROUTE4, ROUTE6)
-LEFT: tuple[Row, ...] = tuple(AnnouncedRoute(row.prefix, 78, LEAVING) for row in (ROUTE4, ROUTE6))
+LEFT: tuple[Row, ...] = tuple(AnnouncedRoute(row.prefix, 78, SECOND_CHOICE) for row in (ROUTE4, ROUTE6))
 SHOWN4 = "blackhole 198.51.100.1 proto 76 metric 100"
 SHOWN6 = "blackhole 2001:db8:1::1 dev lo proto 76 metric 100"
 
@@ -50,8 +50,8 @@ def run(wanted: Sequence[Row]) -> list[str]:
 
 def test_what_is_made_is_what_is_seen():
     assert str(plan(WANTED)).splitlines() == [
-        "+ announced-route 198.51.100.1/32 in table 78 as in service",
-        "+ announced-route 2001:db8:1::1/128 in table 78 as in service",
+        "+ announced-route 198.51.100.1/32 in table 78 as first choice",
+        "+ announced-route 2001:db8:1::1/128 in table 78 as first choice",
     ]
     assert run(WANTED) == []
     assert table() == [SHOWN4, SHOWN6]
@@ -60,12 +60,12 @@ def test_what_is_made_is_what_is_seen():
     assert (table(), announced()) == ([], frozenset())
 
 
-def test_what_a_speaker_sees_when_a_node_leaves_has_no_gap():
+def test_what_a_speaker_sees_when_a_route_changes_has_no_gap():
     run(WANTED)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as watch:
         watch.bind((0, 0x40 | 0x400))  # RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE
         assert str(plan(LEFT)).splitlines()[0] == (
-            "~ announced-route 198.51.100.1/32 in table 78 as in service -> leaving"
+            "~ announced-route 198.51.100.1/32 in table 78 as first choice -> second choice"
         )
         assert run(LEFT) == []
         watch.settimeout(5)
@@ -91,14 +91,14 @@ def test_what_others_made_is_told_and_stays():
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        ("route flush table 78", ["+ announced-route 198.51.100.1/32 in table 78 as in service"]),
+        ("route flush table 78", ["+ announced-route 198.51.100.1/32 in table 78 as first choice"]),
         (
             "route add blackhole 198.51.100.1 table 78 proto 76 metric 50",
-            ["~ announced-route 198.51.100.1/32 in table 78 as metric 50 -> in service besides metric 100 -> none"],
+            ["~ announced-route 198.51.100.1/32 in table 78 as metric 50 -> first choice besides metric 100 -> none"],
         ),
         (
             "route replace prohibit 198.51.100.1 table 78 proto 76 metric 100",
-            ["~ announced-route 198.51.100.1/32 in table 78 as metric None -> in service besides metric 100 -> none"],
+            ["~ announced-route 198.51.100.1/32 in table 78 as metric None -> first choice besides metric 100 -> none"],
         ),
         ("route add blackhole 198.51.100.2 table 78 proto 76", ["- announced-route 198.51.100.2/32 in table 78"]),
         ("route add blackhole 198.51.100.0/24 table 79 proto 76", ["- announced-route 198.51.100.0/24 in table 79"]),

@@ -85,7 +85,9 @@ def _host_route(message: bytes, family: int) -> dict[str, frozenset[str]]:
 
 def _hops(attributes: Iterable[tuple[int, bytes]]) -> list[str]:
     """Gateways; RTA_VIA is one of the other family, with that family's number before it (struct rtvia)."""
-    found = [value if kind == RTA_GATEWAY else value[2:] for kind, value in attributes if kind in (RTA_GATEWAY, RTA_VIA)]
+    found = [
+        value if kind == RTA_GATEWAY else value[2:] for kind, value in attributes if kind in (RTA_GATEWAY, RTA_VIA)
+    ]
     return [str(ip_address(value)) for value in found]
 
 
