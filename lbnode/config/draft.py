@@ -12,6 +12,7 @@ from typing import Any
 
 from lbnode.config.model import Access, Balancing, Cluster, IPAddress, Model, Node, Service, ServiceProbe
 from lbnode.config.positions import Path
+from lbnode.config.speaking import Speaking, speaking
 from lbnode.config.words import at
 
 FAMILIES = {4: "ipv4", 6: "ipv6"}
@@ -104,6 +105,7 @@ class Draft:
     health_port: int | None
     agent_port: int | None
     metrics_port: int | None
+    speaking: Speaking
 
     def with_role(self, role: str) -> list[DraftNode]:
         return [node for node in self.nodes.values() if node.role == role]
@@ -182,19 +184,21 @@ def draft(data: Any, broken: set[Path], lost: set[Path]) -> Draft:
     sound = Sound(data, broken, lost)
     nodes = {name: _node(sound, name) for name in sound.entries(("nodes",))}
     peers = {name: ("bgp", "peers", name, "address") for name in sound.entries(("bgp", "peers"))}
+    cables = sound.entries(("bgp", "unnumbered"))  # they carry both families
     known = {name: text for name, path in peers.items() if (text := sound.value(path))}
     return Draft(
         nodes=nodes,
         nodes_known=sound.complete(("nodes",)),
         nodes_complete=sound.complete(("nodes",)) and all(node.role for node in nodes.values()),
         peers=tuple((name, peers[name], ip_address(text)) for name, text in known.items()),
-        peers_complete=sound.complete(("bgp", "peers")) and len(known) == len(peers) > 0,
+        peers_complete=sound.complete(("bgp", "peers")) and len(known) == len(peers) > 0 and not cables,
         services={name: _service(sound, name) for name in sound.entries(("services",))},
         pools={name: _pool(sound, name) for name in sound.entries(("pools",))},
         pools_complete=sound.complete(("pools",)),
         health_port=sound.number(("health", "port"), Cluster.model_fields["health"].default.port),
         agent_port=sound.number(("agent_check", "port"), Cluster.model_fields["agent_check"].default.port),
         metrics_port=sound.number(("metrics", "port"), Cluster.model_fields["metrics"].default.port),
+        speaking=speaking(sound),
     )
 
 

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from lbnode.config.communities import Community, LargeCommunity
 from lbnode.config.frozen import Model
 from lbnode.config.positions import Path
-from lbnode.config.values import Between, Name, Program, Status, Text, UriPath
+from lbnode.config.values import Between, Interface, Name, Program, Status, Text, UriPath
 from lbnode.config.words import SECTIONS
 
 EXAMPLE = """\
@@ -134,6 +134,7 @@ LEAVES: dict[Any, str] = {
     IPv6Address: "IPv6 address",
     bool: "true or false",
     get_args(Name)[1]: "name",
+    get_args(Interface)[1]: "interface",
     get_args(UriPath)[1]: "URL path",
     get_args(Program)[1]: "absolute path",
     get_args(Status)[1]: "`200`, `2xx`",

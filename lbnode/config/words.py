@@ -22,6 +22,7 @@ NAMED: dict[Path, str] = {
     ("services",): "service",
     ("pools",): "pool",
     ("bgp", "peers"): "BGP peer",
+    ("bgp", "unnumbered"): "BGP peer",
 }
 SINGULAR = {
     "ports": "port",

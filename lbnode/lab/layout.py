@@ -38,7 +38,7 @@ class RouteEntry(Model):
 
 
 class PlaceEntry(Model):
-    """Where a machine of the cluster file stands, with the addresses that it has there, and its BIRD or FRR if it has one."""
+    """Where a machine of the cluster file stands, with the addresses that it has there, and its routing daemon."""
 
     lan: str
     routes: tuple[RouteEntry, ...] = ()

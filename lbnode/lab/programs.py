@@ -1,4 +1,4 @@
-"""What runs on the machines of a lab: BIRD or FRR, web servers, HAProxy, ExaBGP, and on every node of the cluster the agent.
+"""What runs on the machines of a lab: routing daemons, web servers, HAProxy, ExaBGP, and on cluster nodes the agent.
 
 Python programs are forks of the lab, which has imported them once: starting Python costs seconds under user-mode-linux.
 They get the command line and environment that a fresh process would get.

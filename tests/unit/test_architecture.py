@@ -23,6 +23,7 @@ PURE = [
     "config/frozen.py",
     "config/crosscheck.py",
     "config/services.py",
+    "config/speaking.py",
     "config/balancing.py",
     "config/advice.py",
     "haproxy/render.py",
