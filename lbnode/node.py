@@ -59,12 +59,21 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
 
         ended = policy.ended()
     if announces(identity, cluster):
-        from lbnode.bgp import driver as bgp
-
-        announced = bgp.announced(identity.paths)
+        announced = _announced(identity, cluster)
     templates = load_templates(identity.paths.templates)
     filters = identity.role == "backend" and _filters()
     return Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced, filters)
+
+
+def _announced(identity: Identity, cluster: Cluster) -> frozenset[str]:
+    """The addresses that this node announces already, by whatever speaker."""
+    if cluster.bgp.speaker == "table":
+        from lbnode.bgp import table
+
+        return table.announced()
+    from lbnode.bgp import driver
+
+    return driver.announced(identity.paths)
 
 
 def announces(identity: Identity, cluster: Cluster) -> bool:
@@ -161,8 +170,9 @@ def drivers(identity: Identity) -> list[Driver]:
     if identity.role in ("l4", "backend"):
         from lbnode.bgp import exabgp
         from lbnode.bgp.driver import ExabgpDriver
+        from lbnode.bgp.table import TableDriver
 
-        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths)]
+        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths), TableDriver()]
     if identity.role == "l4":
         from lbnode.ipvs.driver import IpvsDriver
         from lbnode.net.policy import PolicyDriver

@@ -33,6 +33,9 @@ LINK_PREFIX = "lb-"
 LOCAL_TABLE = 77
 """The routing table of our local routes: a number of our own beside the kernel's main (254) and local (255)."""
 
+PROTOCOL = 76
+"""Says who made a rule or route (rtnetlink.h, RTPROT_*): a number that no known program uses."""
+
 ANNOUNCE_LINK = "lb-announce"
 """The VRF whose table holds the announced routes: FRR reads kernel routes of a table other than main only so."""
 

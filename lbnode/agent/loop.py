@@ -110,7 +110,7 @@ class Agent:
             "recent": list(self._recent),
             "health": {probe.id: health.as_json() for probe, health in self._monitor.health.items()},
         }
-        if announces(identity, self._cluster):
+        if announces(identity, self._cluster) and self._cluster.bgp.speaker == "exabgp":
             from lbnode.bgp.driver import peers
 
             found["peers"] = peers(identity.paths)

@@ -23,7 +23,6 @@ from lbnode.net.policy import (
     BODY,
     FAMILIES,
     GONE,
-    PROTOCOL,
     RTA_DST,
     RTA_TABLE,
     RTM_DELROUTE,
@@ -32,7 +31,7 @@ from lbnode.net.policy import (
 )
 from lbnode.net.rtnetlink import Message, attribute, number
 from lbnode.plan import Change
-from lbnode.resources import LOCAL_TABLE, AnnouncedRoute, Row
+from lbnode.resources import LOCAL_TABLE, PROTOCOL, AnnouncedRoute, Row
 
 RTA_PRIORITY = 6
 RTN_UNSPEC, RTN_BLACKHOLE, RT_SCOPE_UNIVERSE, RT_SCOPE_NOWHERE = 0, 6, 0, 255

@@ -3,34 +3,51 @@
 import click
 
 from lbnode.cli.options import Common, common
+from lbnode.config.model import Cluster
 from lbnode.errors import Missing
 from lbnode.health.state import Health, Probe
 from lbnode.ipvs import ipvsadm
 from lbnode.maintenance.state import READY
-from lbnode.node import desired_state, load_cluster
+from lbnode.node import Identity, desired_state, load_cluster
 from lbnode.plan import TABLE_ROWS
 from lbnode.resources import File, Row
 from lbnode.roles.inputs import Desired
+from lbnode.templates import load as load_templates
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["haproxy", "exabgp", "ipvsadm"]))
+@click.argument("what", type=click.Choice(["haproxy", "exabgp", "bird", "frr", "ipvsadm"]))
 @common
 def render(common: Common, what: str) -> int:
     """Print haproxy.cfg, exabgp.conf or the IPVS table of this node (choose another with --node).
 
-    By the cluster file alone, as if every server were up. The table is for `ipvsadm --restore`, which adds to what is
+    By the cluster file alone, as if every server were up. `bird` and `frr` are ready configurations of these programs,
+    for `speaker: table`; lbnode writes them nowhere. The table is for `ipvsadm --restore`, which adds to what is
     there: on a node that announces nothing, `ipvsadm --clear` goes before it.
     """
     identity = common.identity(None)
-    unknown: dict[Probe, Health] = {}
-    desired = desired_state(identity, load_cluster(identity), READY, unknown)
-    path, content = ("", ipvsadm.restore(_for_clients(desired))) if what == "ipvsadm" else _file(desired, what)
+    cluster = load_cluster(identity)
+    if what in ("bird", "frr"):
+        path, content = "", _speaker(identity, cluster, what)
+    else:
+        unknown: dict[Probe, Health] = {}
+        desired = desired_state(identity, cluster, READY, unknown)
+        path, content = ("", ipvsadm.restore(_for_clients(desired))) if what == "ipvsadm" else _file(desired, what)
     if not content:
         why = f"{identity.name} ({identity.role}) has none; choose another node with --node"
         raise Missing(f"cannot render {what}: {why}")
     common.show({"path": path, "content": content}, content.rstrip("\n"))
     return 0
+
+
+def _speaker(identity: Identity, cluster: Cluster, what: str) -> str:
+    """The configuration of a BGP speaker that is not lbnode's; empty when the node announces nothing by one."""
+    from lbnode.roles import speakers
+
+    if cluster.bgp.speaker != "table":
+        raise Missing(f"cannot render {what}: the cluster file says speaker: {cluster.bgp.speaker}, not table")
+    templates = load_templates(identity.paths.templates)
+    return speakers.config("bird" if what == "bird" else "frr", templates, cluster, identity.name)
 
 
 def _for_clients(desired: Desired) -> list[Row]:

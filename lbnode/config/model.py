@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lbnode.config.bgp import Attributes, Bgp, Peer
+from lbnode.config.bgp import Attributes, Bgp, Peer, Unnumbered
 from lbnode.config.frozen import Model
 from lbnode.config.values import (
     Asn,
@@ -57,6 +57,7 @@ __all__ = [
     "Service",
     "ServiceProbe",
     "Tunnel",
+    "Unnumbered",
     "UriPath",
 ]
 
