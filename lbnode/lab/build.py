@@ -15,7 +15,7 @@ from lbnode.lab import ecmp, frr, layout, links, routing, web
 from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
 from lbnode.lab.topology import Hash, Machine, Topology
-from lbnode.templates import Templates
+from lbnode.templates import Templates, share
 
 FABRIC = "fabric"
 RUN = Path("/run/lab")
@@ -126,7 +126,7 @@ def templates(*folders: Path) -> Templates:
 def _write_files(lab: Lab) -> None:
     """The cluster file on every node that has a role; the routing daemons' and web servers' configurations."""
     web.write_files(lab.files)
-    sources = templates(lab.topology.folder.parent, lab.topology.folder)
+    sources = templates(share("templates"), lab.topology.folder.parent, lab.topology.folder)
     cluster = lab.topology.cluster_file.read_text(encoding="utf-8")
     for name, machine in lab.topology.machines.items():
         node = lab.nodes[name]

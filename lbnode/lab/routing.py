@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbnode.lab.topology import Machine, Topology
+from lbnode.roles import speakers
 from lbnode.templates import Templates
+
+SPEAKERS: tuple[speakers.Speaker, ...] = ("bird", "frr")
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,12 @@ class Session:
 
 
 def config(templates: Templates, template: str, topology: Topology, name: str, run: Path) -> str:
-    """The configuration of one machine's daemon, from one of the topology's templates."""
+    """The configuration of one machine's daemon, from one of the topology's templates. A node of the cluster file may
+    also name one of those that `lbnode render` fills in: then it is what that prints."""
     machine = topology.machines[name]
+    for speaker in SPEAKERS:
+        if machine.role and template == speakers.TEMPLATES[speaker]:
+            return speakers.config(speaker, templates, topology.cluster, name)
     return templates.render(
         template,
         node=machine,
@@ -59,9 +66,13 @@ def sessions(topology: Topology, name: str) -> list[Session]:
 
 
 def _with_announcer(topology: Topology, machine: Machine, name: str) -> list[Session]:
-    """One session for each peer entry of the cluster file that is the machine."""
+    """One session for each peer entry of the cluster file that is the machine, by address or by cable."""
     cluster, own = topology.cluster, machine.every_address
-    found = []
+    found = [
+        Session(name, 0, "", "", cluster.bgp.local_asn, True, cable.interface)
+        for cable in cluster.bgp.unnumbered.values()
+        if (cable.nodes is None or name in cable.nodes) and _joins(topology, cable.interface, {machine.name, name})
+    ]
     for peer in sorted(cluster.bgp.peers.values(), key=lambda peer: peer.address.version):
         theirs = cluster.nodes[name].address(peer.address.version)
         if str(peer.address) in own and theirs is not None:
@@ -70,6 +81,11 @@ def _with_announcer(topology: Topology, machine: Machine, name: str) -> list[Ses
                 Session(name, peer.address.version, str(peer.address), str(theirs), cluster.bgp.local_asn, True, port)
             )
     return found
+
+
+def _joins(topology: Topology, lan: str, machines: set[str]) -> bool:
+    """Whether a LAN is the cable between two machines."""
+    return set(topology.lans.get(lan, ())) == machines
 
 
 def _with_neighbor(topology: Topology, machine: Machine, other: Machine) -> list[Session]:
