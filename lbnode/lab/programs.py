@@ -65,7 +65,7 @@ def start_nodes(lab: Lab, supervisor: Supervisor, agents: bool = True) -> None:
         node = lab.nodes[name]
         if machine.role == "l7":
             supervisor.add(Program(node, HAPROXY, haproxy, needs=NEEDS_GENERATED[HAPROXY]))
-        if machine.announces:
+        if machine.announces and lab.topology.cluster.bgp.speaker == "exabgp":
             supervisor.add(Program(node, EXABGP, exabgp, needs=NEEDS_GENERATED[EXABGP]))
     if agents:
         start_agents(lab, supervisor)
