@@ -137,7 +137,7 @@ def _write_files(lab: Lab) -> None:
                 node.write(BIRD_CONF, routing.config(sources, machine.bird, lab.topology, name, RUN))
             if machine.frr:
                 frr.prepare(node)
-                node.write(FRR_CONF, routing.config(sources, machine.frr, lab.topology, name, RUN))
+                node.write(FRR_CONF, frr.readable(routing.config(sources, machine.frr, lab.topology, name, RUN)))
             if machine.role == "backend":
                 node.write(WEB_CONF, web.config(sources, name, RUN, lab.files))
         except LbnodeError as error:

@@ -1,9 +1,8 @@
 """FRR in a node of the lab: zebra, bfdd and bgpd, each with the same configuration file.
 
 A node has a /run of its own, so every node's daemons find each other at FRR's usual places, and `vtysh` in a node
-speaks with that node's. A daemon reads the whole file and says of every line that is another daemon's that it does not
-know it; that is in its log and does no harm. Started so, one that dies comes back with its configuration, which in a
-system with `vtysh -b` is the work of watchfrr.
+speaks with that node's. On a real machine watchfrr has vtysh load the file into the daemons, also when one comes back.
+Here each reads it itself, and says in its log which lines are not its own.
 """
 
 import shutil
@@ -28,6 +27,12 @@ def prepare(node: Node) -> None:
     if not (PROGRAMS / "zebra").exists():
         raise LabError("cannot start FRR: it is not installed; apt install frr")
     node.call(make)
+
+
+def readable(config: str) -> str:
+    """A configuration as a daemon can read it by itself: without the lines that say `exit`. A daemon that does not know
+    the section which such a line ends would leave its own configuration mode."""
+    return "".join(line for line in config.splitlines(keepends=True) if line.strip() != "exit")
 
 
 def command(daemon: str, config: Path) -> list[str]:
