@@ -33,6 +33,11 @@ class Paths:
         return self.etc / "agent-check"
 
     @property
+    def dns_addresses(self) -> Path:
+        """What an operator takes out of the answers of a DNS server; gdnsd follows it."""
+        return self.etc / "dns-addresses"
+
+    @property
     def haproxy_config(self) -> Path:
         return self.etc / "generated" / "haproxy.cfg"
 

@@ -1,4 +1,5 @@
-"""`lbnode render`: prints a generated file as it would be written, or the IPVS table for ipvsadm."""
+"""`lbnode render`: prints a generated file as it would be written, the IPVS table for ipvsadm, or files for programs that
+others run: BIRD, FRR, gdnsd."""
 
 import click
 
@@ -16,15 +17,18 @@ from lbnode.templates import load as load_templates
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["haproxy", "exabgp", "bird", "frr", "ipvsadm"]))
+@click.argument("what", type=click.Choice(["haproxy", "exabgp", "bird", "frr", "ipvsadm", "gdnsd", "gdnsd-zone"]))
 @common
 def render(common: Common, what: str) -> int:
-    """Print haproxy.cfg, exabgp.conf or the IPVS table of this node (choose another with --node).
+    """Print haproxy.cfg, exabgp.conf, the IPVS table or gdnsd's files of this node (choose another with --node).
 
     By the cluster file alone, as if every server were up. `bird` and `frr` are ready configurations of these programs,
     for `speaker: table`; lbnode writes them nowhere. The table is for `ipvsadm --restore`, which adds to what is
-    there: on a node that announces nothing, `ipvsadm --clear` goes before it.
+    there: on a node that announces nothing, `ipvsadm --clear` goes before it. gdnsd and gdnsd-zone are for a DNS
+    server of the section dns: /etc/gdnsd/config, and the file in /etc/gdnsd/zones/ that has the zone's name.
     """
+    if what in ("gdnsd", "gdnsd-zone"):
+        return _gdnsd(common, what)
     identity = common.identity(None)
     cluster = load_cluster(identity)
     if what in ("bird", "frr"):
@@ -48,6 +52,20 @@ def _speaker(identity: Identity, cluster: Cluster, what: str) -> str:
         raise Missing(f"cannot render {what}: the cluster file says speaker: {cluster.bgp.speaker}, not table")
     templates = load_templates(identity.paths.templates)
     return speakers.config("bird" if what == "bird" else "frr", templates, cluster, identity.name)
+
+
+def _gdnsd(common: Common, what: str) -> int:
+    from lbnode import gdnsd
+    from lbnode.config.load import load
+
+    cluster, templates = load(common.paths.cluster_file), load_templates(common.paths.templates)
+    if what == "gdnsd":
+        path, content = "/etc/gdnsd/config", gdnsd.config(templates, cluster, common.node, common.paths)
+    else:
+        content = gdnsd.zone(templates, cluster)
+        path = f"/etc/gdnsd/zones/{cluster.dns.zone if cluster.dns else ''}"
+    common.show({"path": path, "content": content}, content.rstrip("\n"))
+    return 0
 
 
 def _for_clients(desired: Desired) -> list[Row]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import TypeVar
 
-from lbnode.config import addresses, balancing, services, speaking
+from lbnode.config import addresses, balancing, dnscheck, services, speaking
 from lbnode.config.draft import Draft, DraftNode, DraftPool
 from lbnode.config.model import Cluster
 from lbnode.config.positions import Path
@@ -28,6 +28,7 @@ def findings(draft: Draft, suggestions: Suggestions) -> list[Finding]:
     found += _gre(draft)
     found += _taken(draft)
     found += _marks(draft)
+    found += dnscheck.findings(draft, suggestions)
     for role in ("l7", "backend"):
         found += _serials(draft, role)
     for node in draft.with_role("l4"):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from lbnode.config import dnscheck
+from lbnode.config.dnscheck import DraftDns
 from lbnode.config.model import Access, Balancing, Cluster, IPAddress, Model, Node, Service, ServiceProbe
 from lbnode.config.positions import Path
 from lbnode.config.speaking import Speaking, speaking
@@ -106,6 +108,7 @@ class Draft:
     agent_port: int | None
     metrics_port: int | None
     speaking: Speaking
+    dns: DraftDns | None
 
     def with_role(self, role: str) -> list[DraftNode]:
         return [node for node in self.nodes.values() if node.role == role]
@@ -199,6 +202,7 @@ def draft(data: Any, broken: set[Path], lost: set[Path]) -> Draft:
         agent_port=sound.number(("agent_check", "port"), Cluster.model_fields["agent_check"].default.port),
         metrics_port=sound.number(("metrics", "port"), Cluster.model_fields["metrics"].default.port),
         speaking=speaking(sound),
+        dns=dnscheck.read(sound),
     )
 
 

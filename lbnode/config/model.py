@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lbnode.config.bgp import Attributes, Bgp, Peer, Unnumbered
+from lbnode.config.dns import Dns
 from lbnode.config.frozen import Model
 from lbnode.config.values import (
     Asn,
@@ -40,6 +41,7 @@ __all__ = [
     "Bgp",
     "Check",
     "Cluster",
+    "Dns",
     "HealthUri",
     "IPAddress",
     "Ipvs",
@@ -291,6 +293,7 @@ class Cluster(Model):
     metrics: Metrics = Field(Metrics(), description="What agents tell monitoring.")
     health: HealthUri = Field(HealthUri(), description="The health URI of L7 nodes.")
     agent_check: AgentCheck = Field(AgentCheck(), description="The agent-check responders.")
+    dns: Dns | None = Field(None, description="Names for VIPs, and the DNS servers that answer for them.")
 
     @property
     def balanced(self) -> dict[str, Service]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from lbnode.config.communities import Community, LargeCommunity
+from lbnode.config.dns import Zone
 from lbnode.config.frozen import Model
 from lbnode.config.positions import Path
 from lbnode.config.values import Between, Interface, Name, Program, Status, Text, UriPath
@@ -112,7 +113,8 @@ A service's new flows are shared out by the 4,093 slots of the kernel's Maglev t
 - Services need an L4 node; those through `l7` need an L7 node. Every node has an address.
 - A service's pool exists and has a node; all its nodes are backends. `quorum` is at most `quorum_high`, and both are at
   most the number of real servers.
-- With scheduler `mh`, a service has at most 4,093 real servers, and weights that leave none without a slot.
+- With scheduler `mh`, a service has at most 4,093 real servers, and weights that leave none without a slot; with `sh`
+  at most 256 real servers.
 - `udp`, `sctp` and `masquerade` go through `backend` only. `mode` and `balance` are refused there: HAProxy does not
   see such a service.
 - `slow_start_s` is refused with `mh`, `sh` and `dh`: each step would make the table anew, and L4 nodes take the steps
@@ -123,7 +125,9 @@ A service's new flows are shared out by the 4,093 slots of the kernel's Maglev t
 - `allow` has a network of each family that the service has a VIP of; else nobody could reach that VIP.
 - The health URI, the agent-check and metrics listen on different ports. Services may use the same ports: their
   addresses differ; but not the health URI's, which HAProxy also answers at VIPs.
-- `timeout_s` of `probe` may exceed `interval_s`.
+- `timeout_s` of `probe` may exceed `interval_s`; that of `dns.check` may not.
+- A name in `dns` has services that exist, all with the same first port and protocol, for gdnsd checks all addresses of
+  a name in one way; and it is not the name of a DNS server. A DNS server has an address of its own.
 
 `lbnode check` also warns, without refusing, of what works but is seldom meant: shares that stray from the weights,
 flows that ECMP would break, time-outs of IPVS that are shorter than HAProxy's.
@@ -139,6 +143,7 @@ LEAVES: dict[Any, str] = {
     get_args(Program)[1]: "absolute path",
     get_args(Status)[1]: "`200`, `2xx`",
     get_args(Text)[1]: "text",
+    get_args(Zone)[1]: "domain name",
     get_args(Community)[1]: "`65001:100` or a well-known name",
     get_args(LargeCommunity)[1]: "`65001:1:2`",
 }

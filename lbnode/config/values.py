@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema, core_schema
 
 V = TypeVar("V")
@@ -206,7 +212,7 @@ class InOrder(dict[str, V]):
         return type(self), (dict(self),)
 
 
-def _in_order(value: dict[str, V]) -> InOrder[V]:
+def in_order(value: dict[str, V]) -> InOrder[V]:
     return InOrder(value)
 
 
@@ -228,7 +234,7 @@ Seconds = Annotated[float, Between(0.01, 86400)]
 Asn = Annotated[int, Between(1, 4294967295)]
 Idle = Annotated[int, Between(1, 604800)]
 Streak = Annotated[int, Between(1, 100)]
-Named = Annotated[dict[Name, V], AfterValidator(_in_order)]
+Named = Annotated[dict[Name, V], AfterValidator(in_order)]
 
 
 def listed(words: Iterable[str], most: int = 3) -> str:

@@ -46,7 +46,7 @@ def config(templates: Templates, template: str, topology: Topology, name: str, r
         node=machine,
         run=run,
         vips=topology.vips,
-        asn=_own_asn(topology, machine),
+        asn=own_asn(topology, machine),
         hold_time_s=topology.cluster.bgp.hold_time_s,
         sessions=sessions(topology, name),
     )
@@ -92,7 +92,7 @@ def _joins(topology: Topology, lan: str, machines: set[str]) -> bool:
 def _with_neighbor(topology: Topology, machine: Machine, other: Machine) -> list[Session]:
     """One session of each family on the first LAN that both stand on; one alone where neither has an address."""
     theirs = {port.lan: port for port in other.ports}
-    asn = _own_asn(topology, other)
+    asn = own_asn(topology, other)
     found = {}
     for port in machine.ports:
         if port.lan in theirs and not port.addresses and not theirs[port.lan].addresses:
@@ -104,7 +104,7 @@ def _with_neighbor(topology: Topology, machine: Machine, other: Machine) -> list
     return [found[version] for version in sorted(found)]
 
 
-def _own_asn(topology: Topology, machine: Machine) -> int:
+def own_asn(topology: Topology, machine: Machine) -> int:
     """What topology.yaml says, else what the cluster file calls it; machines that neither names speak iBGP with the
     cluster's."""
     own, bgp = machine.every_address, topology.cluster.bgp
