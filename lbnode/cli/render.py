@@ -1,5 +1,5 @@
-"""`lbnode render`: prints a generated file as it would be written, the IPVS table for ipvsadm, or files for programs that
-others run: BIRD, FRR, gdnsd."""
+"""`lbnode render`: prints a generated file as it would be written, the IPVS table for ipvsadm, or files for programs
+that others run: BIRD, FRR, gdnsd."""
 
 import click
 
