@@ -1,4 +1,4 @@
-"""What a node that announces by BIRD or FRR should have: routes instead of announcements; and what its speaker tells."""
+"""What a node that announces by BIRD or FRR should have: routes, not announcements; and what its speaker tells."""
 
 from test_announcing import TEXT
 
