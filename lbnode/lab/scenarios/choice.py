@@ -6,6 +6,7 @@ from lbnode.lab.errors import LabError
 from lbnode.lab.scenarios.scenario import Scenario
 
 SCENARIOS = {
+    "anycast-frr": "lbnode.lab.scenarios.anycast_frr:SCENARIO",
     "three-tier": "lbnode.lab.scenarios.three_tier:SCENARIO",
 }
 
