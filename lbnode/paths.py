@@ -42,6 +42,11 @@ class Paths:
         return self.etc / "generated" / "haproxy.cfg"
 
     @property
+    def haproxy_tables(self) -> Path:
+        """The maps and lists that haproxy.cfg speaks of."""
+        return self.etc / "generated" / "haproxy"
+
+    @property
     def exabgp_config(self) -> Path:
         return self.etc / "generated" / "exabgp.conf"
 

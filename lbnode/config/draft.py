@@ -12,7 +12,8 @@ from typing import Any
 
 from lbnode.config import dnscheck
 from lbnode.config.dnscheck import DraftDns
-from lbnode.config.model import Access, Balancing, Cluster, IPAddress, Model, Node, Service, ServiceProbe
+from lbnode.config.http import Clients, ServerTls, Tls
+from lbnode.config.model import Access, Balancing, Check, Cluster, IPAddress, Model, Node, Service, ServiceProbe
 from lbnode.config.positions import Path
 from lbnode.config.speaking import Speaking, speaking
 from lbnode.config.words import at
@@ -60,6 +61,18 @@ class Section:
 
 
 @dataclass(frozen=True)
+class DraftRoute:
+    """`hosts` and `paths` hold the sound ones; `complete` says that there are no others."""
+
+    name: str
+    path: Path
+    hosts: tuple[tuple[Path, str], ...]
+    paths: tuple[tuple[Path, str], ...]
+    pool: str | None
+    complete: bool
+
+
+@dataclass(frozen=True)
 class DraftService:
     """`given` holds the keys that were written with a sound value. A number that is not known is None; a `quorum_high`
     of 0 was left out."""
@@ -78,7 +91,18 @@ class DraftService:
     probe: Section
     ipvs: Section
     access: Section
+    mode: str | None
+    balance: str | None
+    tls: Section
+    clients: Section
+    routes: tuple[DraftRoute, ...]
     given: frozenset[str]
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The known pools that HAProxy uses for it."""
+        names = (self.pool, *(route.pool for route in self.routes))
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 @dataclass(frozen=True)
@@ -89,6 +113,9 @@ class DraftPool:
     path: Path
     nodes: tuple[tuple[Path, str], ...] | None
     complete: bool
+    backup: tuple[tuple[Path, str], ...]
+    check: Section
+    tls: Section
 
 
 @dataclass(frozen=True)
@@ -240,7 +267,23 @@ def _service(sound: Sound, name: str) -> DraftService:
         probe=sound.section((*path, "probe"), ServiceProbe),
         ipvs=sound.section((*path, "ipvs"), Balancing),
         access=sound.section((*path, "access"), Access),
+        mode=sound.value((*path, "mode"), Service.model_fields["mode"].default),
+        balance=sound.value((*path, "balance"), Service.model_fields["balance"].default),
+        tls=sound.section((*path, "tls"), Tls),
+        clients=sound.section((*path, "clients"), Clients),
+        routes=tuple(_route(sound, (*path, "routes", key)) for key in sound.entries((*path, "routes"))),
         given=frozenset(key for key in sound.entries(path) if (*path, key) not in sound.broken),
+    )
+
+
+def _route(sound: Sound, path: Path) -> DraftRoute:
+    return DraftRoute(
+        name=str(path[-1]),
+        path=path,
+        hosts=tuple((place, text.lower()) for place, text in sound.items((*path, "hosts"))),
+        paths=sound.items((*path, "paths")),
+        pool=sound.value((*path, "pool")) or None,
+        complete=sound.complete((*path, "hosts")) and sound.complete((*path, "paths")),
     )
 
 
@@ -252,4 +295,7 @@ def _pool(sound: Sound, name: str) -> DraftPool:
         path=path,
         nodes=None if every else sound.items((*path, "nodes")),
         complete=sound.complete((*path, "nodes")),
+        backup=sound.items((*path, "backup")),
+        check=sound.section((*path, "check"), Check),
+        tls=sound.section((*path, "tls"), ServerTls),
     )

@@ -15,7 +15,21 @@ from lbnode.config.communities import Community, LargeCommunity
 from lbnode.config.dns import Zone
 from lbnode.config.frozen import Model
 from lbnode.config.positions import Path
-from lbnode.config.values import Between, Interface, Name, Program, Status, Text, UriPath
+from lbnode.config.values import (
+    Between,
+    Directive,
+    FilePath,
+    Hostname,
+    HostPattern,
+    Interface,
+    Name,
+    Page,
+    Program,
+    Status,
+    Text,
+    Token,
+    UriPath,
+)
 from lbnode.config.words import SECTIONS
 
 EXAMPLE = """\
@@ -121,6 +135,9 @@ A service's new flows are shared out by the 4,093 slots of the kernel's Maglev t
   at different moments, so that their tables would differ.
 - A key that would have no effect is refused: a scheduler's flags with another scheduler, `tunnel_port` without `gue`,
   `path` of a probe that is no HTTP, `one_packet` without `udp`, and so on.
+- A port of `tls` is one of the service's. A route has hosts or paths, its pool exists, and no host and path has two.
+- What HTTP alone has (cookies, headers, paths, pages, compression) is refused in mode `tcp`.
+- A pool's backups are some of its nodes, not all.
 - A firewall mark belongs to one service. 27746 and 1811939328 to 1828716543 are lbnode's own.
 - `allow` has a network of each family that the service has a VIP of; else nobody could reach that VIP.
 - The health URI, the agent-check and metrics listen on different ports. Services may use the same ports: their
@@ -141,8 +158,14 @@ LEAVES: dict[Any, str] = {
     get_args(Interface)[1]: "interface",
     get_args(UriPath)[1]: "URL path",
     get_args(Program)[1]: "absolute path",
+    get_args(FilePath)[1]: "absolute path",
     get_args(Status)[1]: "`200`, `2xx`",
     get_args(Text)[1]: "text",
+    get_args(Hostname)[1]: "host name",
+    get_args(HostPattern)[1]: "host name",
+    get_args(Token)[1]: "name of a header or cookie",
+    get_args(Page)[1]: "absolute path `.../STATUS.html`",
+    get_args(Directive)[1]: "line of haproxy.cfg",
     get_args(Zone)[1]: "domain name",
     get_args(Community)[1]: "`65001:100` or a well-known name",
     get_args(LargeCommunity)[1]: "`65001:1:2`",

@@ -12,7 +12,10 @@ from lbnode.maglev import SLOTS
 from lbnode.resources import SH_SLOTS
 
 TABLES = {"mh": ("a Maglev table", SLOTS), "sh": ("a table of sh", SH_SLOTS)}
-L7_ONLY = ("mode", "balance")
+L7_ONLY = (
+    "mode", "balance", "balance_header", "sticky_cookie", "tls", "routes", "clients", "accept_proxy", "forwarded",
+    "timeouts", "pages", "maintenance", "maintenance_page", "compression", "raw",
+)  # fmt: skip
 HTTP = ("path", "host", "status", "body")
 PROBE_KEYS: dict[str, tuple[str, ...]] = {
     "health": (),

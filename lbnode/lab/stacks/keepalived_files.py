@@ -12,7 +12,7 @@ from typing import Any
 
 from lbnode.bgp.exabgp import router_id
 from lbnode.config.model import Balancing, Cluster, IPAddress, Service
-from lbnode.haproxy.render import duration
+from lbnode.haproxy.quoting import duration
 from lbnode.lab.errors import LabError
 from lbnode.templates import Templates
 
