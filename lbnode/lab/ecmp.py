@@ -21,9 +21,11 @@ from lbnode.lab.namespaces import Node
 SET_HASH_INVALID = 41  # include/uapi/linux/bpf.h
 REHASH = bpf.Program("rehash", 1, ((0x85, 0, SET_HASH_INVALID), (0xB7, 0, -1), (0x95, 0, 0)))
 
+# keep_addr_on_down: as IPv4 addresses do, IPv6 ones then outlive an interface that is down (ip-sysctl.rst).
 SYSCTLS = {
     "net/ipv4/ip_forward": 1,
     "net/ipv6/conf/all/forwarding": 1,
+    "net/ipv6/conf/all/keep_addr_on_down": 1,
     "net/ipv4/fib_multipath_hash_policy": 1,
     "net/ipv6/fib_multipath_hash_policy": 1,
     "net/ipv4/conf/all/rp_filter": 0,

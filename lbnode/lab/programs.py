@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from lbnode.lab import dns, frr, web
-from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, DNS_FILES, FRR_CONF, WEB_CONF, Lab
+from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, DNS_FILES, FRR_CONF, RUN, WEB_CONF, Lab
 from lbnode.lab.namespaces import Node
 from lbnode.lab.supervisor import Program, Supervisor
 from lbnode.paths import Paths
@@ -55,7 +55,7 @@ def start_network(lab: Lab, supervisor: Supervisor) -> None:
                 argv = frr.command(daemon, FRR_CONF)
                 supervisor.add(Program(lab.nodes[name], daemon, argv, needs=frr.needs(daemon)))
         if machine.role == "backend":
-            supervisor.add(Program(lab.nodes[name], WEB, web.command(WEB_CONF)))
+            supervisor.add(Program(lab.nodes[name], WEB, lambda: web.become(WEB_CONF, RUN)))
     for name in dns.servers(lab.topology):
         supervisor.add(Program(lab.nodes[name], DNS, dns.command(DNS_FILES)))
 
