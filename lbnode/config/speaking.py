@@ -33,12 +33,13 @@ class Cable:
 @dataclass(frozen=True)
 class Speaking:
     """`speaker` and `table` are "" when another finding speaks of them. `table_only`: the settings that only BIRD and
-    FRR heed; `peerless`: certainly nobody to speak with is named."""
+    FRR heed, `exabgp_only`: that only ExaBGP's relay does; `peerless`: certainly nobody to speak with is named."""
 
     speaker: str
     table: str
     cables: tuple[Cable, ...]
     table_only: tuple[Path, ...]
+    exabgp_only: tuple[Path, ...]
     peerless: bool
 
 
@@ -59,6 +60,7 @@ def speaking(sound: "Sound") -> Speaking:
         table=sound.value(("bgp", "table"), str(Bgp.model_fields["table"].default)) or "",
         cables=tuple(cables),
         table_only=tuple(given),
+        exabgp_only=(("bgp", "dead_man"),) if "dead_man" in sound.entries(("bgp",)) else (),
         peerless=known and not any(map(sound.entries, LISTS)),
     )
 
@@ -72,6 +74,10 @@ def findings(draft: "Draft") -> Iterator[Finding]:
         for path in known.table_only:
             message = f"'{path[-1]}' has no effect with speaker: exabgp"
             yield Finding(path, message, "leave it out, or set speaker: table", at_key=True)
+    if known.speaker == "table":
+        for path in known.exabgp_only:
+            message = f"'{path[-1]}' has no effect with speaker: table, whose routes stay until they are removed"
+            yield Finding(path, message, "leave it out, or set speaker: exabgp", at_key=True)
     if known.table == str(LOCAL_TABLE):
         message = f"table {LOCAL_TABLE} holds the routes to failed real servers"
         yield Finding(("bgp", "table"), message, f"use {Bgp.model_fields['table'].default}, or another")

@@ -8,7 +8,8 @@ docs/adr/0009-route-table.md says why so.
 from collections.abc import Mapping
 
 from lbnode.config.model import Cluster, IPAddress
-from lbnode.resources import ANNOUNCE_LINK, AnnouncedRoute, Key, Link, Row
+from lbnode.resources import ANNOUNCE_LINK, FIRST_CHOICE, SECOND_CHOICE, AnnouncedRoute, Key, Link, Row
+from lbnode.roles import leaving
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 
 
@@ -23,7 +24,8 @@ def routes(inputs: Inputs, verdicts: Mapping[IPAddress, Verdict]) -> Desired:
     rows: list[Row] = []
     reasons: dict[Key, str] = {}
     for vip, verdict in verdicts.items():
-        row = AnnouncedRoute(f"{vip}/{vip.max_prefixlen}", inputs.cluster.bgp.table)
+        metric = SECOND_CHOICE if leaving.is_second_choice(inputs, str(vip)) else FIRST_CHOICE
+        row = AnnouncedRoute(f"{vip}/{vip.max_prefixlen}", inputs.cluster.bgp.table, metric)
         reasons[row.key] = verdict.reason
         if verdict.good and heard(inputs.cluster, inputs.name, vip):
             rows.append(row)

@@ -11,13 +11,14 @@ from ipaddress import ip_network
 from typing import Literal
 
 from lbnode.bgp.exabgp import router_id
+from lbnode.config.leaving import Leaving
 from lbnode.config.model import Attributes, Bgp, Cluster, IPAddress, Peer, Unnumbered
 from lbnode.resources import ANNOUNCE_LINK, FIRST_CHOICE, PROTOCOL, SECOND_CHOICE
 from lbnode.roles.announcing import by_vip, merged
+from lbnode.roles.leaving import GRACEFUL_SHUTDOWN
 from lbnode.templates import Templates
 
 TEMPLATES = {"bird": "bird.conf.j2", "frr": "frr.conf.j2"}
-GRACEFUL_SHUTDOWN = Attributes(communities=("65535:0",))  # RFC 8326
 FAMILIES: tuple[Literal[4, 6], ...] = (4, 6)
 
 Speaker = Literal["bird", "frr"]
@@ -136,7 +137,7 @@ def _choices(cluster: Cluster, name: str, peer: Peer | Unnumbered, version: Lite
     """What a peer is told of the VIPs of one family: for each metric, those that are told alike together."""
     node, vips = cluster.nodes[name], by_vip(cluster, name)
     found = []
-    for metric, last in ((FIRST_CHOICE, ()), (SECOND_CHOICE, (GRACEFUL_SHUTDOWN,))):
+    for metric, last in ((FIRST_CHOICE, ()), (SECOND_CHOICE, (_second(cluster.bgp.leaving),))):
         alike: dict[Attributes, list[str]] = {}
         for vip, services in vips.items():
             if vip.version == version:
@@ -147,6 +148,15 @@ def _choices(cluster: Cluster, name: str, peer: Peer | Unnumbered, version: Lite
             for attributes, prefixes in alike.items()
         ]
     return tuple(found)
+
+
+def _second(rule: Leaving) -> Attributes:
+    """What makes a second choice of an announcement; see `lbnode.roles.leaving`."""
+    if rule.step == "graceful-shutdown":
+        return Attributes(communities=(GRACEFUL_SHUTDOWN,))
+    if rule.step == "local-preference":
+        return Attributes(local_preference=rule.local_preference)
+    return Attributes(med=rule.med)
 
 
 def _next_hop(attributes: Attributes, peer: Peer | Unnumbered, own: IPAddress | None) -> str:

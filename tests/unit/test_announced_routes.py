@@ -1,5 +1,6 @@
 """What a node that announces by BIRD or FRR should have: routes, not announcements; and what its speaker tells."""
 
+import pytest
 from test_announcing import TEXT
 
 from lbnode.config.load import parse
@@ -55,6 +56,14 @@ def test_what_is_not_good_or_not_ready_has_none():
     assert routes(announced=frozenset(["198.51.100.1"])) == [ROUTE4], "not known yet: as it was"
 
 
+def test_a_node_on_its_way_out_and_a_damped_vip_are_second_choices():
+    second = [AnnouncedRoute(row.prefix, 99, SECOND_CHOICE) for row in (ROUTE4, ROUTE6)]
+    both = frozenset(row.prefix.partition("/")[0] for row in second)
+    assert routes(health=UP, admin=admin("drain"), announced=both, leaving_s=1.0) == second
+    assert routes(health=UP, admin=admin("drain"), announced=both, leaving_s=99.0) == []
+    assert routes(health=UP, damped={"198.51.100.1": 2e9}) == [second[0], ROUTE6]
+
+
 def test_a_family_that_nobody_would_be_told_of_has_none():
     lonely = parse(BY_TABLE.replace("    r6: {", "    r6: {nodes: [s2], "))
     assert routes(health=UP, cluster=lonely) == [ROUTE4]
@@ -105,6 +114,18 @@ def test_the_speaker_tells_peers_as_the_cluster_file_says_and_a_second_choice_be
     assert found["r2"].choices[4][0].attributes.local_preference == 50
     assert found["r6"].choices[6][0].next_hop == "", "its own address in the session"
     assert "r2" not in {session.name for session in speakers.sessions(CLUSTER, "s2")}
+
+
+@pytest.mark.parametrize(
+    ("step", "med", "local_preference"),
+    [("med", 1000, None), ("none", 1000, None), ("local-preference", 6, 7)],
+)
+def test_the_step_decides_what_a_second_choice_is(step, med, local_preference):
+    rule = f"  leaving: {{step: {step}, med: 1000, local_preference: 7}}\n"
+    cluster = parse(BY_TABLE.replace("  table: 99\n", "  table: 99\n" + rule))
+    _, second = next(session for session in speakers.sessions(cluster, "s2") if session.name == "r1").choices[4]
+    assert (second.attributes.med, second.attributes.local_preference) == (med, local_preference)
+    assert "65535:0" not in second.attributes.communities
 
 
 def test_vips_that_are_told_alike_stand_together():

@@ -7,6 +7,7 @@ from lbnode.config.load import parse
 
 PEERS = "  peers:\n    r1: {address: 192.0.2.129, asn: 64500}\n    r1-v6: {address: 2001:db8:1::129, asn: 64500}\n"
 NO_EFFECT = "has no effect with speaker: exabgp (leave it out, or set speaker: table)"
+STAY = "whose routes stay until they are removed"
 ABOUT = "The node's interface; the peer is whoever answers there"
 ELSEWHERE = "a cable has one other end; say by nodes whose it is"
 
@@ -28,6 +29,11 @@ def bgp(lines: str) -> list[str]:
         (
             "  speaker: table\n  table: 77",
             ["4:10: table 77 holds the routes to failed real servers (use 78, or another)"],
+        ),
+        ("  dead_man: {after_s: 60}", []),
+        (
+            "  speaker: table\n  dead_man: {after_s: 60}",
+            [f"4:3: 'dead_man' has no effect with speaker: table, {STAY} (leave it out, or set speaker: exabgp)"],
         ),
         ("  speaker: table\n  table: 254", ["4:10: table 254 is not between 1 and 252"]),
         (

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -25,6 +26,7 @@ TABLE = "78"
 STRAY = "203.0.113.99/32"
 """Neither announceable by the cluster file, nor in the leaves' prefix list."""
 BFD_GOAL_S = 1.0
+GRACEFUL_SHUTDOWN = "graceful-shutdown"
 LEAST_SHARE = 0.5
 """Of an even share: a hash over some hundred flows is not exact."""
 
@@ -145,14 +147,31 @@ def web_stopped(stage: Stage, rounds: int) -> None:
 
 
 def disable_file(stage: Stage, rounds: int) -> None:
-    """`touch /etc/lb/disable` on one server after the other."""
+    """`touch /etc/lb/disable` on one server after the other: each is a second choice first, then withdrawn."""
     gone, back = [], []
     for server in islice(cycle(stage.announcers), rounds):
+        leaf, port = leaf_of(stage, server), cable(stage, server)
         with stage.file(server, programs.PATHS.disable, ""):
             gone.append(until_leaves(stage, others(stage, server)))
+            told = _told(stage, leaf, port)
+            expect(told == GRACEFUL_SHUTDOWN, f"{leaf} still has {server}'s route, as GRACEFUL_SHUTDOWN", told)
+            stage.wait(partial(_withdrawn, stage, leaf, port), DEADLINE_S, f"no VIP from {server} on {leaf}")
         back.append(until_leaves(stage, leaves(stage)))
+    stage.report.found("each VIP was announced with GRACEFUL_SHUTDOWN at first: routers chose others, then withdrawn")
     stage.report.times("frr_disable_s", "touch disable -> three next hops on both spines", gone)
     stage.report.times("frr_enable_s", "rm disable -> four again", back)
+
+
+def _withdrawn(stage: Stage, leaf: str, port: str) -> bool:
+    return _told(stage, leaf, port) is None
+
+
+def _told(stage: Stage, leaf: str, port: str) -> str | None:
+    """The communities of the IPv4 VIP as a leaf has it from its server; None when it does not."""
+    vip = next(vip for vip in stage.vips if ":" not in vip)
+    paths = vtysh(stage, leaf, f"show bgp ipv4 unicast {vip}/32").get("paths", [])
+    mine = [path for path in paths if path["peer"].get("interface") == port]
+    return mine[0].get("community", {}).get("string", "") if mine else None
 
 
 @contextmanager
