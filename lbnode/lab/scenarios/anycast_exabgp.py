@@ -28,7 +28,7 @@ SESSIONS, SESSION_TICK_S, SESSION_ROUNDS = 80, 0.5, 4
 EACH = 10
 LEAST_SHARE = 0.5
 """Of an even share: a hash over some hundred flows is not exact."""
-LATE = 3
+LATE = 5
 """Requests that may be under way, and lost, when a server that still answers leaves: the router moves flows."""
 GONE = ("connect: No route to host", "connect: Network is unreachable")
 """What an `unreachable` route makes of a connection, IPv4 and IPv6."""
