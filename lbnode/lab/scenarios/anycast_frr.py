@@ -18,11 +18,11 @@ from lbnode.lab.programs import AGENT, WEB
 from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.scenario import Scenario, Step, Steps, once, show
 from lbnode.lab.scenarios.stage import Stage
+from lbnode.resources import ANNOUNCE_LINK, FIRST_CHOICE
 
 STARTED_S = 120.0
 DEADLINE_S = 30.0
 BGPD = "bgpd"
-TABLE = "78"
 STRAY = "203.0.113.99/32"
 """Neither announceable by the cluster file, nor in the leaves' prefix list."""
 BFD_GOAL_S = 1.0
@@ -210,35 +210,53 @@ def _hold(stage: Stage) -> int:
 def stray_prefix(stage: Stage) -> None:
     """A server announces what it must not: its own guard refuses it, and where that is gone, the leaf's prefix list."""
     server = stage.announcers[0]
-    leaf, port, node = leaf_of(stage, server), cable(stage, server), stage.node(server)
-    told = f"show bgp ipv4 unicast neighbors {port} advertised-routes"
-    node.run(["ip", "route", "add", "blackhole", STRAY, "table", TABLE, "metric", "100"], check=True)
-    known = "show bgp vrf lb-announce ipv4 unicast"
-    stage.wait(lambda: STRAY in vtysh(stage, server, known)["routes"], DEADLINE_S, f"{STRAY} seen by FRR on {server}")
-    sent = set(vtysh(stage, server, told)["advertisedRoutes"])
-    expect(STRAY not in sent and sent, f"{server} tells {leaf} its VIP and nothing else", sent)
-    stage.report.found(
-        f"{STRAY} in {server}'s table: FRR there sees it and its guard keeps it; told: {', '.join(sent)}"
-    )
+    _stray_route(stage, server, "add")
+    seen = f"show bgp vrf {ANNOUNCE_LINK} ipv4 unicast"
+    stage.wait(lambda: STRAY in vtysh(stage, server, seen)["routes"], DEADLINE_S, f"{STRAY} seen by FRR on {server}")
+    sent = _sent(stage, server)
+    expect(sent and STRAY not in sent, f"{server} tells its leaf of its VIP and nothing else", sent)
+    stage.report.found(f"{STRAY} in {server}'s table: FRR sees it, and its guard keeps it; told: {', '.join(sent)}")
     plan = stage.lbnode(server, "plan", "--role", "backend").out
-    expect(f"left alone: route {STRAY} in table {TABLE}" in plan, "the plan tells of the stranger's route", plan)
-    own = ["conf t", f"router bgp {stage.lab.topology.cluster.bgp.local_asn}", "address-family ipv4 unicast"]
-    rogue = [*own, "no import vrf route-map LBNODE-GUARD", "import vrf lb-announce"]
-    open_ = [f"no neighbor {port} route-map LBNODE-1-4 out", f"neighbor {port} route-map ROGUE out"]
-    lines = ["conf t", "route-map ROGUE permit 10", "end", *rogue, *open_]
-    node.run(["vtysh", *(word for line in lines for word in ("-c", line))], check=True)
-    stage.wait(lambda: STRAY in vtysh(stage, server, told)["advertisedRoutes"], DEADLINE_S, f"{STRAY} told to {leaf}")
-    table = vtysh(stage, leaf, "show bgp ipv4 unicast")["routes"]
-    expect(STRAY not in table, f"{leaf} takes VIPs only", sorted(table))
-    everywhere = [name for name in stage.routes if STRAY.partition("/")[0] in stage.all_routes()[name]]
-    expect(not everywhere, f"no router has {STRAY}", everywhere)
-    stage.report.found(f"guard taken away: {server} tells {leaf} of it, whose prefix list refuses it")
-    node.run(["ip", "route", "del", "blackhole", STRAY, "table", TABLE, "metric", "100"], check=True)
+    expect(f"left alone: route {STRAY} in table" in plan, "the plan tells of the stranger's route", plan)
+    _without_guard(stage, server)
+    _stray_route(stage, server, "del")
     stage.kill(server, BGPD)
-    stage.wait(
-        lambda: STRAY not in vtysh(stage, server, told).get("advertisedRoutes", {}), DEADLINE_S, "the guard back"
-    )
+    until_leaves(stage, others(stage, server))
     until_leaves(stage, leaves(stage))
+    expect(STRAY not in _sent(stage, server), "the guard is back, as bgpd is", _sent(stage, server))
+
+
+def _without_guard(stage: Stage, server: str) -> None:
+    """Somebody has taken the guard out of a server's FRR."""
+    leaf, port = leaf_of(stage, server), cable(stage, server)
+    lines = [
+        "configure terminal",
+        "route-map ROGUE permit 10",
+        f"router bgp {stage.lab.topology.cluster.bgp.local_asn}",
+        "address-family ipv4 unicast",
+        "no import vrf route-map LBNODE-GUARD",
+        f"import vrf {ANNOUNCE_LINK}",
+        f"neighbor {port} route-map ROGUE out",
+    ]
+    stage.node(server).run(["vtysh", *(word for line in lines for word in ("-c", line))], check=True)
+    stage.wait(lambda: STRAY in _sent(stage, server), DEADLINE_S, f"{STRAY} told to {leaf}")
+    known = vtysh(stage, leaf, "show bgp ipv4 unicast")["routes"]
+    expect(STRAY not in known, f"{leaf} takes VIPs only", sorted(known))
+    having = [name for name, routes in stage.all_routes().items() if STRAY.partition("/")[0] in routes]
+    expect(not having, f"no router has {STRAY}", having)
+    stage.report.found(f"guard taken away: {server} tells {leaf} of it, whose prefix list refuses it")
+
+
+def _stray_route(stage: Stage, server: str, verb: str) -> None:
+    table = str(stage.lab.topology.cluster.bgp.table)
+    route = ["blackhole", STRAY, "table", table, "metric", str(FIRST_CHOICE)]
+    stage.node(server).run(["ip", "route", verb, *route], check=True)
+
+
+def _sent(stage: Stage, server: str) -> list[str]:
+    """The IPv4 prefixes that a server's FRR tells its leaf of."""
+    told = vtysh(stage, server, f"show bgp ipv4 unicast neighbors {cable(stage, server)} advertised-routes")
+    return list(told["advertisedRoutes"])
 
 
 def leaf_dies(stage: Stage, rounds: int) -> None:
