@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import machine, page, start
+from bench import chance, machine, page, start
 from lbnode.lab import kernel
 
 HERE = Path(__file__).parent
@@ -39,6 +39,7 @@ def measure(rounds: int, questions: list[str]) -> dict[str, Any]:
     """Everything, or the named questions."""
     before = machine.load()
     here = start.measure_here(rounds) if not questions or "start" in questions else []
+    here += chance.measure_here(rounds) if not questions or "chance" in questions else []
     with tempfile.TemporaryDirectory() as directory:
         answer = Path(directory, "answer.json")
         status = kernel.run([sys.executable, "-m", "bench.inside", str(rounds), str(answer), *questions])

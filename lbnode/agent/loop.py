@@ -16,11 +16,13 @@ from typing import Any
 
 from lbnode.agent import control, events, pages
 from lbnode.agent.drift import mended
-from lbnode.agent.http import Site
+from lbnode.agent.generations import Tables
+from lbnode.agent.http import Guests, Site
 from lbnode.agent.journal import Journal
 from lbnode.agent.leaving import STOPPED, Leaver
 from lbnode.agent.pulse import Pulse
 from lbnode.agent.systemd import notify
+from lbnode.chance import program as classifier
 from lbnode.config.model import Cluster
 from lbnode.errors import ConfigError, LbnodeError
 from lbnode.health.monitor import Monitor, Pace
@@ -76,7 +78,10 @@ class Agent:
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
-        self._site = Site(identity.name, pages.of(lambda: (self.status(), self._cluster, self._desired)))
+        self._asking = (self._cluster, Guests(self._cluster, self._cluster.agent_check.allow))
+        self._tables = Tables(identity, lambda: self._rouse("L4 nodes' tables changed"))
+        made = pages.of(lambda: (self.status(), self._cluster, self._desired), self._tables.page)
+        self._site = Site(identity.name, made)
 
     async def run(self) -> None:
         """Until told to stop. Raises ConfigError when the cluster file is unusable at the start."""
@@ -90,7 +95,7 @@ class Agent:
             tasks = [asyncio.create_task(work) for work in (events.follow(watch, self._rouse), self._pulse.run())]
             servers = [await control.serve(identity.paths, {"status": self.status, "wake": self._woken})]
             if identity.role != "l4":
-                servers.append(await responder.serve(self._admin, self._cluster.agent_check.port))
+                servers.append(await responder.serve(self._admin, self._cluster.agent_check.port, self._welcome))
             log.info("agent of %s (%s) begins", identity.name, identity.role)
             try:
                 await self._passes()
@@ -103,6 +108,7 @@ class Agent:
                     server.close()
                 await self._site.close()
                 await self._monitor.close()
+                await self._tables.close()
                 identity.paths.agent_socket.unlink(missing_ok=True)
         log.info("agent ends; the data path stays as it is")
 
@@ -131,6 +137,8 @@ class Agent:
             from lbnode.haproxy import program
 
             found["haproxy"] = program.seen(identity.paths)
+        if identity.role != "l4":
+            found["second_chance"] = classifier.seen(identity.paths.bpf)
         return found
 
     def _speaker(self) -> dict[str, Any]:
@@ -169,6 +177,7 @@ class Agent:
             self._reload()
         self._admin()
         self._journal.tell("metrics", await self._site.follow(self._cluster))
+        await self._tables.follow(self._cluster)
         pace, probes = self._cluster.probe, self._decisions.probes(self._cluster)
         if probes != self._probes:
             await asyncio.to_thread(self._prepare)
@@ -230,10 +239,21 @@ class Agent:
             done = run(self._desired, self._drivers, last=self._left)
             note_flaps(identity, self._cluster, admin, self._decisions.announced, self._desired)
         drift = mended(before, self._desired, self._left, done)
+        if done.left is not self._left:
+            self._tables.note(done.left, self._cluster)
         self._left = done.left
+        self._journal.tell("second chance", self._tables.problem)
         if announces(identity, self._cluster):
             self._leaver.follow(self._cluster, admin, len(announced_by(identity, self._cluster)))
         return done, drift
+
+    def _welcome(self, address: object) -> bool:
+        """Whether the agent-check responder answers that address."""
+        cluster, guests = self._asking
+        if cluster is not self._cluster:
+            guests = Guests(self._cluster, self._cluster.agent_check.allow)
+            self._asking = (self._cluster, guests)
+        return address in guests
 
     def _stamp(self) -> tuple[int, ...]:
         try:
