@@ -40,9 +40,9 @@ from lbnode.node import (
     load_cluster,
     note_flaps,
 )
-from lbnode.plan import Plan
+from lbnode.plan import Change, Plan
 from lbnode.reconcile import Pass, ensure, run
-from lbnode.resources import Running
+from lbnode.resources import Running, ServerState
 from lbnode.roles.inputs import Desired
 
 log = logging.getLogger("lbnode")
@@ -78,6 +78,7 @@ class Agent:
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
+        self._hastened: ServerState | None = None
         self._asking = (self._cluster, Guests(self._cluster, self._cluster.agent_check.allow))
         self._tables = Tables(identity, lambda: self._rouse("L4 nodes' tables changed"))
         made = pages.of(lambda: (self.status(), self._cluster, self._desired), self._tables.page)
@@ -176,6 +177,8 @@ class Agent:
             self._cluster_stamp = stamp
             self._reload()
         self._admin()
+        if self._identity.role == "l7":
+            await asyncio.to_thread(self._hasten)
         self._journal.tell("metrics", await self._site.follow(self._cluster))
         await self._tables.follow(self._cluster)
         pace, probes = self._cluster.probe, self._decisions.probes(self._cluster)
@@ -197,6 +200,21 @@ class Agent:
             self._journal.tell("probes", str(error))
         else:
             self._journal.tell("probes", "")
+
+    def _hasten(self) -> None:
+        """What people have set the node to, told to HAProxy before the whole picture is looked at: its health URI is
+        what keeps new flows away. The pass that follows finds it done, or does it."""
+        from lbnode.roles.l7 import enabler_of
+
+        admin = self._reading.state
+        wanted = enabler_of(admin)
+        if wanted == self._hastened:
+            return
+        change = Change(self._hastened, wanted, str(admin))
+        for driver in self._drivers:
+            if ServerState in driver.kinds:
+                self._journal.made("agent-check", driver.apply([change]))
+        self._hastened = wanted
 
     def _reload(self) -> None:
         try:
@@ -252,7 +270,7 @@ class Agent:
         cluster, guests = self._asking
         if cluster is not self._cluster:
             guests = Guests(self._cluster, self._cluster.agent_check.allow)
-            self._asking = (self._cluster, guests)
+        self._asking = (self._cluster, guests)
         return address in guests
 
     def _stamp(self) -> tuple[int, ...]:

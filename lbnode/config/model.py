@@ -4,6 +4,7 @@ Every model is frozen and refuses unknown keys. What a field means to an operato
 page and the JSON Schema are made from it. Checks that need more than one field stand in `lbnode.config.crosscheck`.
 """
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -388,6 +389,11 @@ class Cluster(Model):
             if service.announce == "backend" and node_name in self.members(service.pool)
         }
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each node stands in the file."""
+        return {name: place for place, name in enumerate(self.nodes)}
+
     def with_role(self, role: Role) -> dict[str, Node]:
         """The nodes of one role, by name, in canonical order: by serial, or as they stand in the file."""
         found = ((name, node) for name, node in self.nodes.items() if node.role == role)
@@ -398,11 +404,14 @@ class Cluster(Model):
         found = self.pools[pool]
         if found.dns.name is not None:
             return {}
-        return {
-            name: node
-            for name, node in self.with_role("backend").items()
-            if (found.nodes is None or name in found.nodes) and set(found.tags) <= set(node.tags)
-        }
+        if found.nodes is None:
+            everyone = self.with_role("backend")
+        else:
+            named = {name: self.nodes[name] for name in found.nodes if name in self.nodes}
+            backends = [(name, node) for name, node in named.items() if node.role == "backend"]
+            everyone = dict(sorted(backends, key=lambda item: (item[1].serial or 0, self.places[item[0]])))
+        wanted = set(found.tags)
+        return {name: node for name, node in everyone.items() if wanted <= set(node.tags)} if wanted else everyone
 
     def pools_of(self, service: Service) -> tuple[str, ...]:
         """The pools that HAProxy sends a service's requests to, each once; its own first."""

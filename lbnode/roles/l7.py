@@ -5,13 +5,18 @@ own agent check would take up to its interval.
 """
 
 from lbnode.haproxy import rows as proxy
-from lbnode.maintenance.state import Mode
+from lbnode.maintenance.state import AdminState, Mode
 from lbnode.resources import Row, ServerState, Sysctl
 from lbnode.roles import direct_return, second_chance, senders
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 
 # HAProxy binds the VIPs by address; it must be able to start or reload before they stand on their device.
 SYSCTLS = {"net.ipv4.ip_nonlocal_bind": "1", "net.ipv6.ip_nonlocal_bind": "1"}
+
+
+def enabler_of(admin: AdminState) -> ServerState:
+    """What people have set the node to, as HAProxy's health URI has it."""
+    return ServerState("enabler", "enabler", up=admin.mode is Mode.READY and admin.percent > 0)
 
 
 def desired(inputs: Inputs) -> Desired:
@@ -25,8 +30,8 @@ def desired(inputs: Inputs) -> Desired:
         inputs.haproxy_version,
         inputs.proxy.certificates,
     )
-    serving = inputs.admin.mode is Mode.READY and inputs.admin.percent > 0
-    enabler = ServerState("enabler", "enabler", serving)
+    enabler = enabler_of(inputs.admin)
+    serving = enabler.up
     relays = second_chance.relays(inputs, services)
     rows: tuple[Row, ...] = (
         *(Sysctl(name, value) for name, value in SYSCTLS.items()),

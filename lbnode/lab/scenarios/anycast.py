@@ -170,10 +170,6 @@ class Requests:
             stage.crowds[user.name].start(GROUP, flows, TICK_S, PATIENCE_S)
         self._began = time.monotonic()
 
-    def event(self) -> None:
-        """What is to be felt happens now."""
-        self._began = time.monotonic()
-
     def felt(self) -> Felt:
         """Ends them."""
         reports: list[FlowReport] = [report for crowd in self._crowds for report in crowd.finish(GROUP)]
@@ -185,3 +181,16 @@ class Requests:
             max((report.stall_s for report in reports), default=0.0),
             MappingProxyType(Counter(why for _, _, why in failures)),
         )
+
+
+def switched(
+    stage: Stage, what: Callable[[], object], router: str, names: Iterable[str], asked: Sequence[str] = ()
+) -> tuple[float, Felt]:
+    """Does something under requests, to the VIPs if nothing else is asked. Returns how many seconds after it a router
+    had exactly these next hops, and what the requests met."""
+    requests = Requests(stage, asked)
+    began = time.monotonic()
+    what()
+    until_carried(stage, router, names)
+    seconds = time.monotonic() - began
+    return seconds, requests.felt()

@@ -3,7 +3,6 @@ them preferred, announced to the provider or hidden behind a destination NAT."""
 
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,10 +12,11 @@ from lbnode.lab.nat import forwarded
 from lbnode.lab.programs import EXABGP, WEB
 from lbnode.lab.scenarios import anycast
 from lbnode.lab.scenarios.anycast import (
-    Requests,
+    Felt,
     expect_answers,
     reconfigure,
     shares,
+    switched,
     until,
     until_carried,
 )
@@ -53,45 +53,35 @@ def address(stage: Stage) -> None:
 
 def halt(stage: Stage) -> None:
     """The BGP speaker of one server is stopped, as by an operator, and started."""
-    requests = Requests(stage)
-    began = time.monotonic()
-    stage.supervisor.stop(stage.key(SECOND, EXABGP))
-    until_carried(stage, EDGE, [FIRST])
-    seconds = time.monotonic() - began
-    felt = requests.felt()
-    expect_answers(stage, [FIRST])
-    stage.report.times("halt_s", f"BGP stopped on {SECOND} -> {FIRST} alone in the kernel of {EDGE}", [seconds])
-    stage.report.found(f"{felt}; all by {FIRST}")
-    stage.revive(SECOND, EXABGP)
+    speaker = stage.key(SECOND, EXABGP)
+    seconds, felt = switched(stage, lambda: stage.supervisor.stop(speaker), EDGE, [FIRST])
+    _answered_by(stage, FIRST, f"BGP stopped on {SECOND} -> {FIRST} alone in the kernel of {EDGE}", seconds, felt)
+    stage.supervisor.start(speaker)
     seconds = until_carried(stage, EDGE, BOTH)
     stage.report.found(f"started: both after {seconds:.1f} s; {shares(expect_answers(stage, BOTH))}")
 
 
 def preferred(stage: Stage) -> None:
     """server-2 with local preference 50: used when server-1 fails, and only then."""
-    _cluster_file(stage, "cluster.preferred.yaml")
-    seconds = until_carried(stage, EDGE, [FIRST])
+    seconds, felt = switched(stage, lambda: _cluster_file(stage, "cluster.preferred.yaml"), EDGE, [FIRST])
     known = preferences(stage)
     expect(known == {FIRST: USUAL, SECOND: LESS}, f"{SECOND} in the table of {EDGE} with preference {LESS}", known)
-    expect_answers(stage, [FIRST])
-    stage.report.found(f"{EDGE}: {_words(known)}; {FIRST} alone is used, {seconds:.1f} s after the new cluster file")
-    requests = Requests(stage)
-    stage.knock_out(FIRST, WEB)
-    seconds = until_carried(stage, EDGE, [SECOND])
-    felt = requests.felt()
-    expect_answers(stage, [SECOND])
-    stage.report.times("fallback_s", f"web server of {FIRST} killed -> {SECOND} in the kernel of {EDGE}", [seconds])
-    stage.report.found(f"{felt}; all by {SECOND}")
-    requests = Requests(stage)
-    stage.revive(FIRST, WEB)
-    seconds = until_carried(stage, EDGE, [FIRST])
-    felt = requests.felt()
-    expect_answers(stage, [FIRST])
-    stage.report.times("return_s", f"web server of {FIRST} started -> {FIRST} again", [seconds])
-    stage.report.found(f"{felt}; all by {FIRST}")
+    _answered_by(stage, FIRST, f"new cluster file -> {FIRST} alone in the kernel of {EDGE}", seconds, felt)
+    stage.report.found(f"table of {EDGE}: {_words(known)}")
+    seconds, felt = switched(stage, lambda: stage.knock_out(FIRST, WEB), EDGE, [SECOND])
+    _answered_by(stage, SECOND, f"web server of {FIRST} killed -> {SECOND} in the kernel of {EDGE}", seconds, felt)
+    seconds, felt = switched(stage, lambda: stage.revive(FIRST, WEB), EDGE, [FIRST])
+    _answered_by(stage, FIRST, f"web server of {FIRST} started -> {FIRST} again", seconds, felt)
     _cluster_file(stage, "cluster.yaml")
     until_carried(stage, EDGE, BOTH)
     stage.report.found(f"without preference: {shares(expect_answers(stage, BOTH))}")
+
+
+def _answered_by(stage: Stage, name: str, what: str, seconds: float, felt: Felt) -> None:
+    """Requires that one server answers all requests now, and says what led to that."""
+    expect_answers(stage, [name])
+    stage.report.found(f"{what}: {seconds * 1000:.0f} ms")
+    stage.report.found(f"{felt}; then all by {name}")
 
 
 def nat(stage: Stage) -> None:
@@ -109,10 +99,7 @@ def nat(stage: Stage) -> None:
         counts = _servers(stage, stage.clients, public)
         expect(set(counts) == set(BOTH), "answers from both", dict(counts))
         stage.report.found(f"http://{public}/: {shares(counts)}; servers see the clients' own addresses")
-        requests = Requests(stage, [public])
-        stage.knock_out(SECOND, WEB)
-        until_carried(stage, EDGE, [FIRST])
-        felt = requests.felt()
+        _, felt = switched(stage, lambda: stage.knock_out(SECOND, WEB), EDGE, [FIRST], [public])
         counts = _servers(stage, stage.clients, public)
         expect(set(counts) == {FIRST}, f"answers from {FIRST} alone", dict(counts))
         stage.report.found(f"web server of {SECOND} killed: {felt}; then {shares(counts)}")

@@ -2,14 +2,14 @@
 that is left when a router, its cable or a server stops."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from functools import partial
 
 from lbnode.lab import links, outage
 from lbnode.lab.clients.crowd import pairs
 from lbnode.lab.programs import WEB
 from lbnode.lab.scenarios import anycast
-from lbnode.lab.scenarios.anycast import Requests, expect_answers, shares, until_announced, until_carried
+from lbnode.lab.scenarios.anycast import expect_answers, shares, switched, until_announced, until_carried
 from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.scenario import Scenario, Step, once
 from lbnode.lab.scenarios.stage import Stage
@@ -17,6 +17,9 @@ from lbnode.lab.scenarios.stage import Stage
 CORE = "cr1"
 BEHIND = {"r2": "s1", "r3": "s2"}
 EACH = 20
+
+Order = tuple[str, Callable[[], object]]
+"""Something that is done, and its words."""
 
 
 def both(stage: Stage) -> None:
@@ -35,58 +38,39 @@ def suspended(router: str) -> Callable[[Stage], None]:
     """A router is suspended, as a virtual machine is: nobody is told, it is missed when the hold time is over."""
 
     def show(stage: Stage) -> None:
-        @contextmanager
-        def stopped() -> Iterator[None]:
+        def stop() -> None:
             outage.suspend(stage.lab, stage.supervisor, router)
-            yield
+
+        def go_on() -> None:
             outage.resume(stage.lab, stage.supervisor, router)
 
-        _without(stage, router, f"{router} suspended", stopped)
+        _without(stage, router, (f"{router} suspended", stop), ("resumed", go_on))
 
     return show
 
 
 def cut(stage: Stage) -> None:
     """The cable between cr1 and r3 is pulled: cr1 sees it at once."""
-
-    @contextmanager
-    def pulled() -> Iterator[None]:
-        links.state(stage.node("r3"), "right", up=False)
-        yield
-        links.state(stage.node("r3"), "right", up=True)
-
-    _without(stage, "r3", "the cable of r3 pulled", pulled)
+    cable = partial(links.state, stage.node("r3"), "right")
+    _without(stage, "r3", ("cable of r3 pulled", partial(cable, up=False)), ("plugged in", partial(cable, up=True)))
 
 
 def server_dies(stage: Stage) -> None:
     """The web server of s1 is killed: lbnode's check withdraws its VIPs, and r2 is of no use to cr1 any more."""
-
-    @contextmanager
-    def dead() -> Iterator[None]:
-        stage.knock_out("s1", WEB)
-        yield
-        stage.revive("s1", WEB)
-
-    _without(stage, "r2", "web server of s1 killed", dead)
+    stop, start = partial(stage.knock_out, "s1", WEB), partial(stage.revive, "s1", WEB)
+    _without(stage, "r2", ("web server of s1 killed", stop), ("started", start))
 
 
-def _without(stage: Stage, router: str, what: str, stopped: Callable[[], AbstractContextManager[None]]) -> None:
+def _without(stage: Stage, router: str, out: Order, again: Order) -> None:
     """Takes the way by one router out under requests, and lets it come back: who answers, and what is lost."""
     other = next(name for name in BEHIND if name != router)
-    requests = Requests(stage)
-    with stopped():
-        seconds = until_carried(stage, CORE, [other])
-        felt = requests.felt()
-        counts = expect_answers(stage, [BEHIND[other]])
-        stage.report.times(f"{router}_s", f"{what} -> not a next hop of {CORE} any more", [seconds])
+    for (what, order), hops in ((out, [other]), (again, [*BEHIND])):
+        seconds, felt = switched(stage, order, CORE, hops)
+        servers = [BEHIND[hop] for hop in hops]
+        until_announced(stage, servers)
+        counts = expect_answers(stage, servers, EACH)
+        stage.report.found(f"{what} -> {' and '.join(hops)} in the kernel of {CORE}: {seconds * 1000:.0f} ms")
         stage.report.found(f"{felt}; then {shares(counts)}")
-        requests = Requests(stage)
-    seconds = until_carried(stage, CORE, BEHIND)
-    until_announced(stage, stage.announcers)
-    felt = requests.felt()
-    counts = expect_answers(stage, stage.announcers, EACH)
-    stage.report.times(f"{router}_back_s", f"{router} back -> a next hop of {CORE} again", [seconds])
-    stage.report.found(f"{felt}; then {shares(counts)}")
 
 
 STEPS = (
