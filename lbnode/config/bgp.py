@@ -108,6 +108,11 @@ class Bgp(Model):
     )
     damping: Damping = Field(Damping(), description="What happens to a VIP that comes and goes.")
     bfd: Bfd = Field(Bfd(), description="Timers of BFD, for the peers that have it.")
+    ecmp_limit: Annotated[int, Between(1, 4096)] | None = Field(
+        None,
+        description="How many next hops the routers hold for one VIP; `lbnode check` and `doctor` warn when more nodes "
+        "announce it. Left out: they warn above 16, which many routers hold unless told otherwise.",
+    )
     peers: Named[Peer] = Field(default_factory=InOrder, description="The routers or route reflectors, by name.")
     unnumbered: Named[Unnumbered] = Field(
         default_factory=InOrder, description="Routers at the other end of a cable, by name; with speaker: table."
