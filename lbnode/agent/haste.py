@@ -10,8 +10,10 @@ from lbnode.drivers import Driver
 from lbnode.maintenance.state import READY, AdminState
 from lbnode.plan import Change
 from lbnode.reconcile import apply, plan
-from lbnode.resources import Announcement, ServerState
+from lbnode.resources import AnnouncedRoute, Announcement, ServerState
 from lbnode.roles.inputs import Desired
+
+TOLD = (Announcement, AnnouncedRoute)
 
 
 class Haste:
@@ -44,10 +46,10 @@ class Haste:
         if admin == self._admin:
             return
         self._admin = admin
-        drivers = [driver for driver in self._drivers if Announcement in driver.kinds]
-        rows = tuple(row for row in desired.rows if isinstance(row, Announcement))
+        drivers = [driver for driver in self._drivers if set(TOLD) & set(driver.kinds)]
+        rows = tuple(row for row in desired.rows if isinstance(row, TOLD))
         found = plan(Desired(rows, desired.reasons), drivers)
-        changes = [change for change in found.changes if isinstance(change.row, Announcement)]
+        changes = [change for change in found.changes if isinstance(change.row, TOLD)]
         wanted = replace(found, changes=tuple(change for change in changes if whole or change.old is not None))
         if not found.dangers:
             self._journal.made("maintenance", apply(wanted, drivers))
