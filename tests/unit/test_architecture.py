@@ -24,6 +24,7 @@ PURE = [
     "config/frozen.py",
     "config/crosscheck.py",
     "config/services.py",
+    "config/speaking.py",
     "config/balancing.py",
     "config/dns.py",
     "config/dnscheck.py",
@@ -51,6 +52,8 @@ PURE = [
     "doctor/packets.py",
     "doctor/programs.py",
     "doctor/rights.py",
+    "doctor/bgp.py",
+    "doctor/router.py",
     "lab/account.py",
 ]
 IMPURE_MODULES = {
