@@ -1,4 +1,5 @@
-"""What runs on the machines of a lab: BIRD, web servers, HAProxy, ExaBGP, and on every node of the cluster the agent.
+"""What runs on the machines of a lab: BIRD, web and echo servers, HAProxy, ExaBGP, and on every node of the cluster
+the agent.
 
 Python programs are forks of the lab, which has imported them once: starting Python costs seconds under user-mode-linux.
 They get the command line and environment that a fresh process would get.
@@ -9,15 +10,17 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from lbnode.lab import web
+from lbnode.lab import echo, web
 from lbnode.lab.build import RUN, Lab
 from lbnode.lab.namespaces import Node
+from lbnode.lab.served import echo_ports
 from lbnode.lab.supervisor import Program, Supervisor
 from lbnode.paths import Paths
 
 PATHS = Paths()
-AGENT, HAPROXY, EXABGP, BIRD, WEB = "agent", "haproxy", "exabgp", "bird", "web"
+AGENT, HAPROXY, EXABGP, BIRD, WEB, ECHO = "agent", "haproxy", "exabgp", "bird", "web", "echo"
 NEEDS_GENERATED: dict[str, str] = {HAPROXY: str(PATHS.haproxy_config), EXABGP: str(PATHS.exabgp_config)}
 
 PRELOADED = (
@@ -45,13 +48,15 @@ PRELOADED = (
 
 
 def start_network(lab: Lab, supervisor: Supervisor) -> None:
-    """Routers, reflectors and web servers: what is there before lbnode comes."""
+    """Routers, reflectors, web servers, and echo servers for what goes by UDP: what is there before lbnode comes."""
     for name, machine in lab.topology.machines.items():
         if machine.bird:
             argv = ["bird", "-f", "-c", str(RUN / "bird.conf"), "-s", str(RUN / "bird.ctl")]
             supervisor.add(Program(lab.nodes[name], BIRD, argv))
         if machine.role == "backend":
             supervisor.add(Program(lab.nodes[name], WEB, web.command(RUN / "web.conf")))
+    for name, ports in echo_ports(lab.topology.cluster).items():
+        supervisor.add(Program(lab.nodes[name], ECHO, partial(echo.serve, name, ports)))
 
 
 def start_nodes(lab: Lab, supervisor: Supervisor, agents: bool = True) -> None:

@@ -33,6 +33,7 @@ PURE = [
     "doctor/programs.py",
     "doctor/rights.py",
     "lab/account.py",
+    "lab/served.py",
 ]
 IMPURE_MODULES = {
     "asyncio",

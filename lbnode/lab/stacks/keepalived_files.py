@@ -58,6 +58,7 @@ class Group:
     name: str
     vips: tuple[IPAddress, ...]
     port: int
+    protocol: str
     servers: tuple[IPAddress, ...]
     check: Check
     ready: str
@@ -67,8 +68,8 @@ def groups(cluster: Cluster, l7: Sequence[str]) -> list[Group]:
     """What an L4 node serves, with these L7 nodes, in this order. Raises LabError for services this stack lacks."""
     found: dict[str, Group] = {}
     for name, service in cluster.services.items():
-        if service.protocol != "tcp" or service.ipvs != Balancing():
-            raise LabError(f"cannot serve {name} with keepalived: this lab's files know plain TCP, mh and ipip only")
+        if service.protocol not in ("tcp", "udp") or service.ipvs != Balancing():
+            raise LabError(f"cannot serve {name} with keepalived: this lab's files know TCP, UDP, mh and ipip only")
         for version in FAMILIES:
             vips = tuple(vip for vip in service.vips if vip.version == version)
             for port in service.ports if vips else ():
@@ -83,7 +84,8 @@ def _group(cluster: Cluster, service: Service, l7: Sequence[str], version: int, 
     behind = "l7" if service.through == "l7" else f"{service.pool}-direct"
     members = l7 if service.through == "l7" else tuple(cluster.members(service.pool))
     servers = tuple(_address(cluster, member, version) for member in members)
-    return Group(f"{behind}-v{version}-{port}", (), port, servers, _check(cluster, service), READY[version])
+    name, check = f"{behind}-v{version}-{port}", _check(cluster, service)
+    return Group(name, (), port, service.protocol, servers, check, READY[version])
 
 
 def _check(cluster: Cluster, service: Service) -> Check:
