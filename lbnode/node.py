@@ -12,6 +12,7 @@ from lbnode.maintenance.state import AdminState
 from lbnode.paths import Paths
 from lbnode.roles import desired
 from lbnode.roles.inputs import Desired, Inputs
+from lbnode.roles.own_check import own_checks
 from lbnode.roles.prober import Prober
 from lbnode.roles.serving import settle_s
 from lbnode.templates import load as load_templates
@@ -54,13 +55,21 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
 
         version = haproxy_version()
     if identity.role == "l4":
-        from lbnode.bgp import driver as bgp
         from lbnode.net import policy
 
-        ended, announced = policy.ended(), bgp.announced(identity.paths)
+        ended = policy.ended()
+    if announces(identity, cluster):
+        from lbnode.bgp import driver as bgp
+
+        announced = bgp.announced(identity.paths)
     templates = load_templates(identity.paths.templates)
     filters = identity.role == "backend" and _filters()
     return Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced, filters)
+
+
+def announces(identity: Identity, cluster: Cluster) -> bool:
+    """Whether this node is one that speaks BGP."""
+    return identity.role == "l4" or bool(cluster.announced_by(identity.name))
 
 
 def _filters() -> bool:
@@ -121,16 +130,23 @@ def _starting(inputs: Inputs) -> bool:
 
 def groundwork(identity: Identity, cluster: Cluster) -> Desired:
     """What must be there before this node can probe."""
-    if identity.role != "l4":
-        return Desired()
-    from lbnode.roles import l4
+    inputs = Inputs(cluster, identity.name)
+    if identity.role == "l4":
+        from lbnode.roles import l4
 
-    return l4.groundwork(Inputs(cluster, identity.name))
+        return l4.groundwork(inputs)
+    if identity.role == "backend":
+        from lbnode.roles import backend
+
+        return backend.groundwork(inputs)
+    return Desired()
 
 
 def wanted_probes(identity: Identity, cluster: Cluster) -> tuple[Probe, ...]:
-    """What this node must keep probing: only L4 nodes probe."""
-    return Prober(cluster, identity.name).probes() if identity.role == "l4" else ()
+    """What this node must keep probing: an L4 node its real servers, a backend that announces itself."""
+    if identity.role == "l4":
+        return Prober(cluster, identity.name).probes()
+    return tuple(dict.fromkeys(check.probe for check in own_checks(cluster, identity.name)))
 
 
 def drivers(identity: Identity) -> list[Driver]:
@@ -142,14 +158,17 @@ def drivers(identity: Identity) -> list[Driver]:
     from lbnode.net.sysctl import SysctlDriver
 
     found: list[Driver] = [SysctlDriver(), LinkDriver(), FouDriver(identity.paths), FilterDriver()]
-    if identity.role == "l4":
+    if identity.role in ("l4", "backend"):
         from lbnode.bgp import exabgp
         from lbnode.bgp.driver import ExabgpDriver
+
+        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths)]
+    if identity.role == "l4":
         from lbnode.ipvs.driver import IpvsDriver
         from lbnode.net.policy import PolicyDriver
 
         ipvs = IpvsDriver(identity.paths)
-        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths), PolicyDriver(ipvs.renew), ipvs]
+        found += [PolicyDriver(ipvs.renew), ipvs]
     if identity.role == "l7":
         from lbnode.haproxy import program
         from lbnode.haproxy.driver import HaproxyDriver

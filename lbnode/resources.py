@@ -460,7 +460,10 @@ class DestinationOrder(Row):
 
 @dataclass(frozen=True, slots=True)
 class Announcement(Row):
-    """One prefix told to one peer. `peer` is the peer's address, `prefix` a host prefix in canonical text."""
+    """One prefix told to one peer. `peer` is the peer's address, `prefix` a host prefix in canonical text.
+
+    `prepend`: how often the own AS stands in front of the path beside what BGP itself puts there. Communities are
+    canonical (`65001:100`, `65001:1:2`), without repeats."""
 
     KIND: ClassVar[str] = "announcement"
     RANK: ClassVar[int] = 90
@@ -472,10 +475,20 @@ class Announcement(Row):
     next_hop: str
     med: int | None = None
     communities: tuple[str, ...] = ()
+    local_preference: int | None = None
+    large_communities: tuple[str, ...] = ()
+    prepend: int = 0
 
     @property
     def title(self) -> str:
         return f"{self.prefix} to {self.peer}"
 
     def settings(self) -> dict[str, object]:
-        return {"next_hop": self.next_hop, "med": self.med, "communities": " ".join(self.communities)}
+        return {
+            "next_hop": self.next_hop,
+            "med": self.med,
+            "local_preference": self.local_preference,
+            "communities": " ".join(self.communities),
+            "large_communities": " ".join(self.large_communities),
+            "prepend": self.prepend or None,
+        }

@@ -26,7 +26,7 @@ from lbnode.health.monitor import Monitor, Pace
 from lbnode.health.state import Probe
 from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
-from lbnode.node import Decisions, Identity, drivers, groundwork, load_cluster
+from lbnode.node import Decisions, Identity, announces, drivers, groundwork, load_cluster
 from lbnode.plan import Plan
 from lbnode.reconcile import Pass, ensure, run
 from lbnode.roles.inputs import Desired
@@ -110,10 +110,11 @@ class Agent:
             "recent": list(self._recent),
             "health": {probe.id: health.as_json() for probe, health in self._monitor.health.items()},
         }
-        if identity.role == "l4":
+        if announces(identity, self._cluster):
             from lbnode.bgp.driver import peers
 
             found["peers"] = peers(identity.paths)
+        if identity.role == "l4":
             found["tables"] = self._left.tables_as_json()
         return found
 

@@ -103,7 +103,7 @@ class ExabgpDriver:
         watch, poll = Watch(path.parent), select.poll()
         try:
             poll.register(watch.fd, select.POLLIN)
-            routes = ({**asdict(row), "communities": list(row.communities)} for row in (self._orders or {}).values())
+            routes = map(asdict, (self._orders or {}).values())
             scratch = path.with_name(f".{path.name}.{os.getpid()}")
             scratch.write_text(words.wanted_text(routes, self._config, serial), encoding="utf-8")
             scratch.chmod(0o644)  # the relay runs as another user

@@ -28,7 +28,8 @@ that runs; ExaBGP starts the next one with it."""
 
 
 def config(templates: Templates, cluster: Cluster, node_name: str, paths: Paths, relay: Sequence[str] = RELAY) -> str:
-    """The configuration of one L4 node. Peers of a family that the node has no address of are left out.
+    """The configuration of one node that announces. Peers that it does not speak with, and those of a family that it
+    has no address of, are left out.
 
     `relay` is the command that starts the relay, without the files. Raises LbnodeError when the template is wrong.
     """
@@ -36,7 +37,8 @@ def config(templates: Templates, cluster: Cluster, node_name: str, paths: Paths,
     peers = [
         {"name": name, "address": peer.address, "asn": peer.asn, "local_address": local, "version": local.version}
         for name, peer in cluster.bgp.peers.items()
-        if (local := node.address(peer.address.version)) is not None
+        if (peer.nodes is None or node_name in peer.nodes)
+        and (local := peer.local_address or node.address(peer.address.version)) is not None
     ]
     values = {
         "relay": [*relay, str(paths.bgp_wanted), str(paths.bgp_told)],

@@ -45,6 +45,7 @@ class Relay:
         self.told: dict[words.Key, words.Route] = {}
         self.refused: dict[words.Key, str] = {}
         self.config = ""
+        self.neighbors: dict[str, words.Neighbor] = {}
         self.peers: dict[str, dict[str, Any]] = {}
         self.heard_of: set[str] = set()
         self.problems = {"wanted": "", "reload": ""}
@@ -114,7 +115,7 @@ class Relay:
         """Tells ExaBGP a batch of the difference; False when there was none."""
         if self.wanted is None:
             return False
-        steps = words.difference(self.told, self.wanted.routes)
+        steps = words.difference(self.told, self.wanted.routes, self.neighbors)
         batch = [step for step in steps if step.key not in self.refused][:BATCH]
         if not batch:
             self.settled = self.wanted.serial
@@ -132,13 +133,13 @@ class Relay:
 
     def learn(self) -> None:
         """Asks ExaBGP for everything that is not in the files."""
-        peers, self.config = words.neighbors_from(self.pipe.show("show neighbor configuration"))
+        self.neighbors, self.config = words.neighbors_from(self.pipe.show("show neighbor configuration"))
         old, self.peers = self.peers, {}
-        for peer in peers:
+        for peer in self.neighbors:
             self.peers[peer] = old.get(peer, {"state": "down", "since": round(time.time(), 3), "reason": ""})
         self.heard_of.clear()
         states = words.states_from(self.pipe.show("show neighbor summary"))
-        for peer in peers:
+        for peer in self.neighbors:
             if peer not in self.heard_of:  # an event that came meanwhile is newer
                 self.set_state(peer, states.get(peer, "down"), "")
         self.told = words.routes_from(self.pipe.show("show adj-rib out"))
@@ -183,13 +184,14 @@ class Relay:
 
     def publish(self) -> None:
         """Writes `told`, when it differs from what was written before."""
-        blank: words.Route = {"med": None, "communities": []}
         value = {
             "pid": os.getpid(),
             "since": self.since,
             "config": self.config,
             "serial": self.settled,
-            "announced": [{"peer": key[0], "prefix": key[1], **blank, **self.told[key]} for key in sorted(self.told)],
+            "announced": [
+                {"peer": key[0], "prefix": key[1], **words.BLANK, **self.told[key]} for key in sorted(self.told)
+            ],
             "refused": [{"peer": key[0], "prefix": key[1], "why": why} for key, why in sorted(self.refused.items())],
             "peers": self.peers,
             "problem": "; ".join(filter(None, self.problems.values())),

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from lbnode.bgp.words import LOCK
+from lbnode.bgp.words import BLANK, LOCK
 from lbnode.errors import LbnodeError
 from lbnode.paths import Paths
 from lbnode.resources import Announcement, Key
@@ -67,5 +67,15 @@ def read_told(paths: Paths) -> Told | None:
 
 
 def announcement(row: dict[str, Any]) -> Announcement:
-    """A row of `wanted` or `told`."""
-    return Announcement(row["prefix"], row["peer"], row["next_hop"], row["med"], tuple(row["communities"]))
+    """A row of `wanted` or `told`; one that an older version wrote lacks some attributes."""
+    row = BLANK | row
+    return Announcement(
+        prefix=row["prefix"],
+        peer=row["peer"],
+        next_hop=row["next_hop"],
+        med=row["med"],
+        communities=tuple(row["communities"]),
+        local_preference=row["local_preference"],
+        large_communities=tuple(row["large_communities"]),
+        prepend=row["prepend"],
+    )

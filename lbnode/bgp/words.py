@@ -11,12 +11,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Route = dict[str, Any]
-"""The fields of an Announcement: prefix, peer, next_hop, med (a number or null), communities (a list)."""
+"""The fields of an Announcement: prefix, peer, next_hop, and those of BLANK."""
+BLANK: Route = {
+    "med": None,
+    "communities": [],
+    "local_preference": None,
+    "large_communities": [],
+    "prepend": 0,
+}
+"""A route without attributes of its own."""
 Key = tuple[str, str]
 """What ExaBGP knows a route by: peer, prefix."""
 
+COMMUNITY, LARGE = re.compile(r"\d{1,5}:\d{1,5}", re.ASCII), re.compile(r"\d{1,10}:\d{1,10}:\d{1,10}", re.ASCII)
+MOST_PREPENDED = 16
 LOCK = "relay.lock"
 """The file beside `wanted` and `told` that the relay holds a lock on."""
+
+
+class Neighbor(NamedTuple):
+    """What ExaBGP runs a session with: the AS numbers of both sides, 0 when it does not say."""
+
+    local_asn: int = 0
+    asn: int = 0
 
 
 class Wanted(NamedTuple):
@@ -60,39 +77,69 @@ def _checked(route: Route) -> Route:
     # ExaBGP answers `done` to a route or a next hop of a family that the peer does not carry, and leaves it out.
     if not network.version == peer.version == next_hop.version:
         raise ValueError(f"{network} via {next_hop} is not of the family of peer {peer}")
-    if route["med"] is not None and not 0 <= int(route["med"]) < 1 << 32:
-        raise ValueError(f"{network}: MED {route['med']}")
-    for community in route["communities"]:
-        if not re.fullmatch(r"\d{1,5}:\d{1,5}", community):
-            raise ValueError(f"{network}: community {community!r}")
-    return dict(route)
+    route = BLANK | route
+    for name in ("med", "local_preference"):
+        if route[name] is not None and not 0 <= int(route[name]) < 1 << 32:
+            raise ValueError(f"{network}: {name} {route[name]}")
+    if not 0 <= int(route["prepend"]) <= MOST_PREPENDED:
+        raise ValueError(f"{network}: prepend {route['prepend']}")
+    for name, form in (("communities", COMMUNITY), ("large_communities", LARGE)):
+        for community in route[name]:
+            if not form.fullmatch(community):
+                raise ValueError(f"{network}: {name} {community!r}")
+    return route
 
 
-def difference(told: Mapping[Key, Route], wanted: Mapping[Key, Route]) -> list[Step]:
+def difference(told: Mapping[Key, Route], wanted: Mapping[Key, Route], neighbors: Mapping[str, Neighbor]) -> list[Step]:
     """What to tell so that `told` becomes `wanted`: withdrawals first, each kind in the order of its keys."""
     gone = [
         Step(f"neighbor {peer} withdraw route {prefix}", (peer, prefix), None)
         for peer, prefix in sorted(told.keys() - wanted.keys())
     ]
-    return gone + [Step(announce(route), key, route) for key, route in sorted(wanted.items()) if told.get(key) != route]
+    return gone + [
+        Step(announce(route, neighbors.get(key[0], Neighbor())), key, route)
+        for key, route in sorted(wanted.items())
+        if told.get(key) != route
+    ]
 
 
-def announce(route: Route) -> str:
+def announce(route: Route, neighbor: Neighbor) -> str:
     """The API command for one route. ExaBGP replaces the attributes of a route that it has already."""
-    words = ["neighbor", route["peer"], "announce route", route["prefix"], "next-hop", route["next_hop"]]
+    return " ".join(["neighbor", route["peer"], "announce route", route["prefix"], *attributes(route, neighbor)])
+
+
+def attributes(route: Route, neighbor: Neighbor) -> list[str]:
+    """Next hop and attributes. A path that is given is sent as it is, so the own AS, which BGP puts in front for an
+    eBGP peer, is part of it."""
+    words = ["next-hop", route["next_hop"]]
     if route["med"] is not None:
         words += ["med", str(int(route["med"]))]
+    if route["local_preference"] is not None:
+        words += ["local-preference", str(int(route["local_preference"]))]
+    if route["prepend"]:
+        own = int(route["prepend"]) + (neighbor.asn != neighbor.local_asn)
+        words += [f"as-path [ {' '.join([str(neighbor.local_asn)] * own)} ]"]
     if route["communities"]:
         words += [f"community [{' '.join(route['communities'])}]"]
-    return " ".join(words)
+    if route["large_communities"]:
+        words += [f"large-community [{' '.join(route['large_communities'])}]"]
+    return words
 
 
-def neighbors_from(lines: Sequence[str]) -> tuple[list[str], str]:
+def neighbors_from(lines: Sequence[str]) -> tuple[dict[str, Neighbor], str]:
     """`show neighbor configuration`: the peers, and the digest that all their descriptions carry, else ""."""
-    text = "\n".join(lines)
-    peers = re.findall(r"^neighbor (\S+) \{", text, re.MULTILINE)
-    digests = re.findall(r'^\s+description "lbnode config (\w+)";', text, re.MULTILINE)
-    return peers, digests[0] if len(digests) == len(peers) and len(set(digests)) == 1 else ""
+    peers: dict[str, dict[str, int]] = {}
+    digests: list[str] = []
+    numbers: dict[str, int] = {}
+    for line in lines:
+        if match := re.match(r"neighbor (\S+) \{", line):
+            numbers = peers.setdefault(match[1], {})
+        elif match := re.match(r'\s+description "lbnode config (\w+)";', line):
+            digests.append(match[1])
+        elif match := re.match(r"\s+(local-as|peer-as) (\d+);", line):
+            numbers[match[1]] = int(match[2])
+    found = {peer: Neighbor(seen.get("local-as", 0), seen.get("peer-as", 0)) for peer, seen in peers.items()}
+    return found, digests[0] if len(digests) == len(peers) and len(set(digests)) == 1 else ""
 
 
 def states_from(lines: Sequence[str]) -> dict[str, str]:

@@ -54,14 +54,16 @@ def explain(common: Common, source: tuple[str, int], target: tuple[str, int], pr
 def _question(common: Common, source: tuple[str, int], key: ServiceKey) -> Question:
     """The rows are those of any L4 node: they are the same on all. Raises Missing when no service takes the flow."""
     cluster = load(common.paths.cluster_file)
-    node = next(iter(cluster.with_role("l4")))
+    node = next(iter(cluster.with_role("l4")), None)
+    if node is None:
+        raise Missing(f"cannot explain {key}: the cluster has no L4 node")
     unknown: dict[Probe, Health] = {}
     desired = desired_state(Identity(node, "l4", common.paths), cluster, READY, unknown)
     served = flows.table_key(desired.rows, key)
     if served is None:
         there = [
             str(ServiceKey(str(vip), service.protocol, port))
-            for service in cluster.services.values()
+            for service in cluster.balanced.values()
             for vip in service.vips
             for port in service.ports
         ]

@@ -33,7 +33,7 @@ def lab() -> None:
 @lab.command("list")
 def list_topologies() -> int:
     """List the topologies and their scales."""
-    from lbnode.lab.topology import read
+    from lbnode.lab.layout import read
 
     for folder in sorted(path.parent for path in share("lab").glob("*/topology.yaml")):
         source = read(folder)

@@ -101,7 +101,9 @@ def _without(draft: Draft, service: DraftService, version: int) -> tuple[list[st
     lacking: list[DraftNode] = []
     real = "L7 node" if service.through == "l7" else f"node of pool '{service.pool}'"
     l4 = (draft.with_role("l4"), draft.nodes_complete)
-    for group, (nodes, complete) in (("L4 node", l4), (real, draft.real_servers(service))):
+    groups = {} if service.announce == "backend" else {"L4 node": l4}
+    groups[real] = draft.real_servers(service)
+    for group, (nodes, complete) in groups.items():
         able = [node for node in nodes if node.own or node.unsure]
         without = [node for node in able if node.lacks(version)]
         if complete and without and len(without) == len(able):

@@ -40,7 +40,7 @@ def slots(weights: list[int]) -> list[int]:
 
 def _alone(cluster: Cluster) -> Iterator[str]:
     """What nothing stands in for."""
-    if cluster.services and len(cluster.with_role("l4")) == 1:
+    if cluster.balanced and len(cluster.with_role("l4")) == 1:
         yield f"there is one L4 node, '{next(iter(cluster.with_role('l4')))}': without it, every service is away"
     for version in sorted({vip.version for service in cluster.services.values() for vip in service.vips}):
         peers = [name for name, peer in cluster.bgp.peers.items() if peer.address.version == version]
@@ -62,7 +62,7 @@ def _shares(cluster: Cluster) -> Iterator[str]:
     """Services of the same real servers are told of together."""
     alike: dict[tuple[str, ...], list[str]] = {}
     servers_of: dict[tuple[str, ...], Mapping[str, Node]] = {}
-    for name, service in cluster.services.items():
+    for name, service in cluster.balanced.items():
         servers = cluster.real_servers(service)
         if service.ipvs.scheduler == "mh" and servers:
             alike.setdefault(tuple(servers), []).append(name)
@@ -90,6 +90,8 @@ def _uneven(servers: Mapping[str, Node]) -> str:
 def _service(cluster: Cluster, service: Service) -> Iterator[str]:
     servers = len(cluster.real_servers(service))
     several = len(cluster.with_role("l4")) > 1
+    if service.announce == "backend":
+        return
     if servers > 1 and service.quorum == servers and service.below_quorum == "withdraw":
         yield f"quorum {service.quorum} is all of its real servers: one that is down withdraws its VIPs"
     ipvs = service.ipvs

@@ -46,7 +46,7 @@ def _tiers(draft: Draft) -> Iterator[Finding]:
     if not draft.nodes_complete:
         return
     through_l7 = [service for service in draft.services.values() if service.through == "l7"]
-    if draft.services and not draft.with_role("l4"):
+    if any(service.announce == "l4" for service in draft.services.values()) and not draft.with_role("l4"):
         message = "no node has role l4 to take the services' packets"
         yield Finding(("services",), message, _add("l4"), at_key=True)
     if through_l7 and not draft.with_role("l7"):

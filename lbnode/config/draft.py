@@ -67,6 +67,7 @@ class DraftService:
     ports: tuple[tuple[Path, int], ...]
     pool: str | None
     through: str | None
+    announce: str | None
     protocol: str | None
     quorum: int | None
     quorum_high: int | None
@@ -223,6 +224,7 @@ def _service(sound: Sound, name: str) -> DraftService:
         ports=ports,
         pool=sound.value((*path, "pool")) or None,
         through=sound.value((*path, "through"), Service.model_fields["through"].default),
+        announce=sound.value((*path, "announce"), Service.model_fields["announce"].default),
         protocol=sound.value((*path, "protocol"), Service.model_fields["protocol"].default),
         quorum=sound.number((*path, "quorum"), Service.model_fields["quorum"].default),
         quorum_high=sound.number((*path, "quorum_high"), 0),

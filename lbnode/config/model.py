@@ -6,8 +6,10 @@ page and the JSON Schema are made from it. Checks that need more than one field 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from lbnode.config.bgp import Attributes, Bgp, Peer
+from lbnode.config.frozen import Model
 from lbnode.config.values import (
     Asn,
     Between,
@@ -33,6 +35,7 @@ __all__ = [
     "Access",
     "AgentCheck",
     "Asn",
+    "Attributes",
     "Balancing",
     "Bgp",
     "Check",
@@ -65,12 +68,6 @@ Flags = Literal["mh-fallback", "mh-port", "sh-fallback", "sh-port"]
 Count = Annotated[int, Between(0, 2147483647)]
 
 
-class Model(BaseModel):
-    """Frozen, hashable, strict about keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Node(Model):
     """One machine."""
 
@@ -83,24 +80,10 @@ class Node(Model):
         description="Its place among the real servers of its role, in every L4 node's Maglev tables: lowest first. All "
         "nodes of a role have one, or none of them has: then the order of the file counts.",
     )
+    attributes: Attributes = Field(Attributes(), description="What this node announces with.")
 
     def address(self, version: int) -> IPAddress | None:
         return self.ipv4 if version == 4 else self.ipv6
-
-
-class Peer(Model):
-    """One BGP peer of every L4 node. It carries the family of its address."""
-
-    address: IPAddress = Field(description="The peer's address; its family is the family announced to it.")
-    asn: Asn = Field(description="The peer's autonomous system number.")
-
-
-class Bgp(Model):
-    """How L4 nodes announce VIPs."""
-
-    local_asn: Asn = Field(description="The autonomous system of the L4 nodes.")
-    hold_time_s: Annotated[int, Between(3, 65535)] = Field(9, description="BGP hold time, seconds.")
-    peers: Named[Peer] = Field(min_length=1, description="The routers or route reflectors, by name.")
 
 
 class Probe(Model):
@@ -248,6 +231,12 @@ class Service(Model):
     through: Literal["l7", "backend"] = Field(
         "l7", description="l7: HAProxy on every L7 node; backend: the pool's nodes answer, on the service's own ports."
     )
+    announce: Literal["l4", "backend"] = Field(
+        "l4",
+        description="l4: the L4 nodes announce its VIPs and spread its packets; backend: the pool's nodes announce "
+        "them, each by its own check, and routers spread the packets.",
+    )
+    attributes: Attributes = Field(Attributes(), description="What its VIPs are announced with.")
     mode: Literal["http", "tcp"] = Field("http", description="What HAProxy understands of it; through l7 only.")
     balance: Literal["roundrobin", "leastconn", "random", "source"] = Field(
         "roundrobin", description="How HAProxy spreads it over the pool; through l7 only."
@@ -289,7 +278,7 @@ class Metrics(Model):
 class Cluster(Model):
     """The cluster file."""
 
-    bgp: Bgp = Field(description="How L4 nodes announce VIPs.")
+    bgp: Bgp = Field(description="How VIPs are announced.")
     nodes: Named[Node] = Field(
         min_length=1, description="Every machine, by host name; append new ones, for their order counts."
     )
@@ -301,6 +290,21 @@ class Cluster(Model):
     metrics: Metrics = Field(Metrics(), description="What agents tell monitoring.")
     health: HealthUri = Field(HealthUri(), description="The health URI of L7 nodes.")
     agent_check: AgentCheck = Field(AgentCheck(), description="The agent-check responders.")
+
+    @property
+    def balanced(self) -> dict[str, Service]:
+        """The services whose packets come by the L4 nodes, by name."""
+        return {name: service for name, service in self.services.items() if service.announce == "l4"}
+
+    def announced_by(self, node_name: str) -> dict[str, Service]:
+        """The services whose VIPs a node announces, by name."""
+        if self.nodes[node_name].role == "l4":
+            return self.balanced
+        return {
+            name: service
+            for name, service in self.services.items()
+            if service.announce == "backend" and node_name in self.members(service.pool)
+        }
 
     def with_role(self, role: Role) -> dict[str, Node]:
         """The nodes of one role, by name, in canonical order: by serial, or as they stand in the file."""

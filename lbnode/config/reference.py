@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from lbnode.config.model import Model
+from lbnode.config.communities import Community, LargeCommunity
+from lbnode.config.frozen import Model
 from lbnode.config.positions import Path
 from lbnode.config.values import Between, Name, Program, Status, Text, UriPath
 from lbnode.config.words import SECTIONS
@@ -137,6 +138,8 @@ LEAVES: dict[Any, str] = {
     get_args(Program)[1]: "absolute path",
     get_args(Status)[1]: "`200`, `2xx`",
     get_args(Text)[1]: "text",
+    get_args(Community)[1]: "`65001:100` or a well-known name",
+    get_args(LargeCommunity)[1]: "`65001:1:2`",
 }
 
 

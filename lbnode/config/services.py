@@ -42,6 +42,9 @@ def _way(service: DraftService) -> Iterator[Finding]:
             if key in service.given:
                 message = f"'{key}' has no effect on a service that goes through: backend"
                 yield Finding((*service.path, key), message, "leave it out, or set through: l7", at_key=True)
+    if service.announce == "backend" and service.through == "l7":
+        message = "a backend can only announce what it answers itself, not a service that goes through: l7"
+        yield Finding((*service.path, "announce"), message, "set through: backend, or announce: l4")
     if service.through == "l7" and service.protocol in ("udp", "sctp"):
         message = f"protocol {service.protocol} cannot go through: l7, for HAProxy takes TCP alone"
         yield Finding((*service.path, "protocol"), message, "set through: backend")

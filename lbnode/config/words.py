@@ -23,7 +23,14 @@ NAMED: dict[Path, str] = {
     ("pools",): "pool",
     ("bgp", "peers"): "BGP peer",
 }
-SINGULAR = {"ports": "port", "vips": "VIP", "nodes": "node"}
+SINGULAR = {
+    "ports": "port",
+    "vips": "VIP",
+    "nodes": "node",
+    "communities": "community",
+    "large_communities": "large community",
+    "announceable": "network",
+}
 MISSING = object()
 BUDGET = 50_000
 """How many comparisons one run spends on suggestions: a file with 10,000 wrong names is still checked in seconds."""

@@ -170,7 +170,7 @@ def _tunnel(patient: Patient, version: int) -> packets.Tunnel | None:
     role, cluster = patient.identity.role, patient.cluster
     outer = [
         mss.overhead(service.ipvs, version)
-        for service in cluster.services.values()
+        for service in cluster.balanced.values()
         if role in ("l4", service.through) and any(vip.version == version for vip in service.vips)
     ]
     return packets.Tunnel(version, max(outer), cluster.tunnel.mtu, cluster.tunnel.clamp_mss) if outer else None
@@ -179,7 +179,7 @@ def _tunnel(patient: Patient, version: int) -> packets.Tunnel | None:
 def _ways(patient: Patient, tunnel: packets.Tunnel) -> Iterable[Finding]:
     version = tunnel.version
     services = [
-        service for service in patient.cluster.services.values() if any(v.version == version for v in service.vips)
+        service for service in patient.cluster.balanced.values() if any(v.version == version for v in service.vips)
     ]
     nodes = [node for service in services for node in patient.cluster.real_servers(service).values()]
     targets = dict.fromkeys(str(address) for node in nodes if (address := node.address(version)))

@@ -11,20 +11,22 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lbnode.errors import LbnodeError
-from lbnode.lab import bird, ecmp, links, topology, web
+from lbnode.lab import ecmp, layout, links, routing, web
 from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
-from lbnode.lab.topology import Machine, Topology
+from lbnode.lab.topology import Hash, Machine, Topology
 from lbnode.templates import Templates
 
 FABRIC = "fabric"
 RUN = Path("/run/lab")
 """Inside a node: what the lab's own programs keep there."""
+BIRD_CONF, BIRD_SOCKET = RUN / "bird.conf", RUN / "bird.ctl"
+WEB_CONF = RUN / "web.conf"
 CLUSTER_FILE = Path("/etc/lb/cluster.yaml")
 
 # Bits of net.ipv4.fib_multipath_hash_fields (Documentation/networking/ip-sysctl.rst): 1 source address, 2 destination
 # address, 4 protocol, 0x10 source port, 0x20 destination port. Policy 3 hashes these, read from the packet.
-HASH_FIELDS: dict[str, int] = {"flow": 0x37, "ports": 0x33, "source": 0x13}
+HASH_FIELDS: dict[Hash, int] = {"flow": 0x37, "ports": 0x33, "source": 0x13, "client": 0x23}
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,8 @@ def load(folder: Path, scale: str) -> Topology:
     """The topology in a folder, with its cluster file. Raises LabError, and ConfigError for the cluster file."""
     from lbnode.config.load import load as load_cluster
 
-    source = topology.read(folder)
-    entry = source.scales.get(scale)
-    if entry is None:
-        raise LabError(f"cannot find scale {scale}: {folder.name} has {', '.join(source.scales)}")
-    return topology.resolve(source, scale, load_cluster(folder / entry.cluster), folder)
+    source = layout.read(folder)
+    return layout.resolve(source, scale, load_cluster(folder / source.scale(scale, folder).cluster), folder)
 
 
 @contextmanager
@@ -114,9 +113,9 @@ def _hash_fields(fields: int) -> dict[str, int]:
     return {f"net/{family}/fib_multipath_hash_fields": fields for family in ("ipv4", "ipv6")}
 
 
-def templates(folder: Path) -> Templates:
-    """The topology's own templates, by file name."""
-    files = {path.name: path for path in sorted(folder.glob("*.j2"))}
+def templates(*folders: Path) -> Templates:
+    """The templates in some folders, by file name; of those with the same name the last."""
+    files = {path.name: path for folder in folders for path in sorted(folder.glob("*.j2"))}
     return Templates(
         MappingProxyType({name: path.read_text(encoding="utf-8") for name, path in files.items()}),
         MappingProxyType({name: str(path) for name, path in files.items()}),
@@ -124,9 +123,9 @@ def templates(folder: Path) -> Templates:
 
 
 def _write_files(lab: Lab) -> None:
-    """The cluster file on every node that has a role; the routers' and web servers' configurations."""
+    """The cluster file on every node that has a role; the routing daemons' and web servers' configurations."""
     web.write_files(lab.files)
-    sources = templates(lab.topology.folder)
+    sources = templates(lab.topology.folder.parent, lab.topology.folder)
     cluster = lab.topology.cluster_file.read_text(encoding="utf-8")
     for name, machine in lab.topology.machines.items():
         node = lab.nodes[name]
@@ -134,8 +133,8 @@ def _write_files(lab: Lab) -> None:
             if machine.role:
                 node.write(CLUSTER_FILE, cluster)
             if machine.bird:
-                node.write(RUN / "bird.conf", bird.config(sources, lab.topology, name, RUN))
+                node.write(BIRD_CONF, routing.config(sources, machine.bird, lab.topology, name, RUN))
             if machine.role == "backend":
-                node.write(RUN / "web.conf", web.config(sources, name, RUN, lab.files))
+                node.write(WEB_CONF, web.config(sources, name, RUN, lab.files))
         except LbnodeError as error:
             raise LabError(str(error)) from error

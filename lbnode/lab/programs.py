@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from lbnode.lab import echo, web
-from lbnode.lab.build import RUN, Lab
+from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, WEB_CONF, Lab
 from lbnode.lab.namespaces import Node
 from lbnode.lab.served import echo_ports
 from lbnode.lab.supervisor import Program, Supervisor
@@ -48,13 +48,13 @@ PRELOADED = (
 
 
 def start_network(lab: Lab, supervisor: Supervisor) -> None:
-    """Routers, reflectors, web servers, and echo servers for what goes by UDP: what is there before lbnode comes."""
+    """Routing daemons, web servers, and echo servers for what goes by UDP: what is there before lbnode comes."""
     for name, machine in lab.topology.machines.items():
         if machine.bird:
-            argv = ["bird", "-f", "-c", str(RUN / "bird.conf"), "-s", str(RUN / "bird.ctl")]
+            argv = ["bird", "-f", "-c", str(BIRD_CONF), "-s", str(BIRD_SOCKET)]
             supervisor.add(Program(lab.nodes[name], BIRD, argv))
         if machine.role == "backend":
-            supervisor.add(Program(lab.nodes[name], WEB, web.command(RUN / "web.conf")))
+            supervisor.add(Program(lab.nodes[name], WEB, web.command(WEB_CONF)))
     for name, ports in echo_ports(lab.topology.cluster).items():
         supervisor.add(Program(lab.nodes[name], ECHO, partial(echo.serve, name, ports)))
 
@@ -66,7 +66,7 @@ def start_nodes(lab: Lab, supervisor: Supervisor, agents: bool = True) -> None:
         node = lab.nodes[name]
         if machine.role == "l7":
             supervisor.add(Program(node, HAPROXY, haproxy, needs=NEEDS_GENERATED[HAPROXY]))
-        if machine.role == "l4":
+        if machine.announces:
             supervisor.add(Program(node, EXABGP, exabgp, needs=NEEDS_GENERATED[EXABGP]))
     if agents:
         start_agents(lab, supervisor)

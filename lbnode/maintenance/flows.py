@@ -92,7 +92,7 @@ def _words(packed: bytes) -> str:
 def services(cluster: Cluster) -> set[ServiceKey]:
     """All virtual services of an L4 node."""
     found: set[ServiceKey] = set()
-    for service in cluster.services.values():
+    for service in cluster.balanced.values():
         for vip in service.vips:
             if service.ipvs.mark is not None:
                 found.add(ServiceKey.of_mark(service.ipvs.mark, vip.version))

@@ -1,12 +1,16 @@
 """The backend: nothing to change for services behind HAProxy; for services that go `through: backend`, decapsulation
-and the VIPs, so that it answers clients directly. PURE."""
+and the VIPs, so that it answers clients directly. Those with `announce: backend` it also checks and announces. PURE.
+
+An announced VIP stands on the node whether its check is good or not: what is checked is the service at the VIP.
+"""
 
 from lbnode.config.model import IPAddress
 from lbnode.maintenance.state import Mode
 from lbnode.resources import MssClamp
-from lbnode.roles import direct_return
+from lbnode.roles import announcing, direct_return
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.mss import mss_of_vip
+from lbnode.roles.own_check import OwnCheck, own_checks
 
 
 def desired(inputs: Inputs) -> Desired:
@@ -14,15 +18,55 @@ def desired(inputs: Inputs) -> Desired:
     cluster = inputs.cluster
     direct = [
         service
-        for service in cluster.services.values()
+        for service in cluster.balanced.values()
         if service.through == "backend" and inputs.name in cluster.members(service.pool)
     ]
-    ready = inputs.admin.mode is Mode.READY
+    announced = cluster.announced_by(inputs.name)
+    ready = _in_service(inputs)
     state = "in service" if ready else "out of service"
-    verdict = Verdict("node", inputs.name, ready, state, f"{inputs.admin}; answers {len(direct)} services directly")
-    rows = direct_return.rows(inputs.node, direct)
+    words = f"{inputs.admin}; answers {len(direct)} services directly"
+    words += f", announces {len(announced)}" if announced else ""
     clamps = _clamps(inputs, {vip for service in direct for vip in service.vips})
-    return Desired((*rows, *clamps), {row.key: "a tunnel's overhead" for row in clamps}, (verdict,))
+    rows = (*direct_return.rows(inputs.node, direct), *clamps)
+    reasons = {row.key: "a tunnel's overhead" for row in clamps}
+    own = Desired(rows, reasons, (Verdict("node", inputs.name, ready, state, words),))
+    return Desired.merge([own, groundwork(inputs), *_announced(inputs)])
+
+
+def groundwork(inputs: Inputs) -> Desired:
+    """The VIPs that the node announces itself, without which it could not check what answers there."""
+    services = inputs.cluster.announced_by(inputs.name).values()
+    return Desired(direct_return.standing(vip for service in services for vip in service.vips))
+
+
+def _announced(inputs: Inputs) -> list[Desired]:
+    checks: dict[IPAddress, list[OwnCheck]] = {}
+    for check in own_checks(inputs.cluster, inputs.name):
+        checks.setdefault(check.vip, []).append(check)
+    if not checks:
+        return []
+    verdicts = {vip: _should_announce(inputs, vip, own) for vip, own in checks.items()}
+    return [announcing.speaker(inputs), announcing.announcements(inputs, verdicts)]
+
+
+def _should_announce(inputs: Inputs, vip: IPAddress, checks: list[OwnCheck]) -> Verdict:
+    """A VIP is announced while the node is in service and at least one of its services answers there. What is not known
+    yet changes nothing: an agent that has just started neither announces nor withdraws by guess."""
+    if not _in_service(inputs):
+        return Verdict("vip", str(vip), False, "withdrawn", f"this node is in {inputs.admin}")
+    announced = str(vip) in inputs.announced
+    good, words = False, []
+    for check in checks:
+        health = inputs.health.get(check.probe)
+        up = health.up if health else None
+        good = good or (announced if up is None else up)
+        words.append(f"{check.name} is {'up' if up else 'not known' if up is None else 'down'}")
+        words[-1] += f": {health.reason}" if health and health.reason else ""
+    return Verdict("vip", str(vip), good, "announced" if good else "withdrawn", "; ".join(words))
+
+
+def _in_service(inputs: Inputs) -> bool:
+    return inputs.admin.mode is Mode.READY
 
 
 def _clamps(inputs: Inputs, vips: set[IPAddress]) -> tuple[MssClamp, ...]:

@@ -25,14 +25,26 @@ def rows(node: Node, services: Iterable[Service]) -> tuple[Row, ...]:
     vips = {vip for service in served for vip in service.vips}
     if not vips:
         return ()
-    ordered = sorted(vips, key=lambda vip: (vip.version, int(vip)))
-    found: dict[Row, None] = {Link(VIP_LINK, "dummy"): None}
-    found.update(dict.fromkeys(Address(str(vip), VIP_LINK) for vip in ordered))
+    found: dict[Row, None] = dict.fromkeys(_on_device(vips))
     for service in served:
         for version in FAMILIES:
             if any(vip.version == version for vip in service.vips):
                 found.update(dict.fromkeys(_receiver(service, node.address(version))))
     return tuple(found)
+
+
+def standing(vips: Iterable[IPAddress]) -> tuple[Row, ...]:
+    """What VIPs need that routers send here without a tunnel; nothing when there are none."""
+    wanted = set(vips)
+    if not wanted:
+        return ()
+    quiet = QUIET_ABOUT_VIPS if any(vip.version == 4 for vip in wanted) else {}
+    return (*(Sysctl(name, value) for name, value in quiet.items()), *_on_device(wanted))
+
+
+def _on_device(vips: set[IPAddress]) -> list[Row]:
+    ordered = sorted(vips, key=lambda vip: (vip.version, int(vip)))
+    return [Link(VIP_LINK, "dummy"), *(Address(str(vip), VIP_LINK) for vip in ordered)]
 
 
 def _receiver(service: Service, own: IPAddress | None) -> list[Row]:

@@ -10,16 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from lbnode.bgp import exabgp
 from lbnode.config.model import IPAddress, Service
 from lbnode.maintenance.state import Mode
 from lbnode.resources import (
     LOCAL_TABLE,
     Address,
-    Announcement,
     Destination,
     DestinationOrder,
-    File,
     IpvsTimeouts,
     Key,
     Link,
@@ -27,14 +24,13 @@ from lbnode.resources import (
     PacketMark,
     Row,
     Rule,
-    Running,
     ServiceKey,
     SourceAllow,
     SynLimit,
     Sysctl,
     VirtualService,
 )
-from lbnode.roles import too_big
+from lbnode.roles import announcing, too_big
 from lbnode.roles.direct_return import VIP_LINK
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.places import Place, places
@@ -78,30 +74,24 @@ def desired(inputs: Inputs) -> Desired:
     """Everything an L4 node should have."""
     prober = Prober(inputs.cluster, inputs.name)
     found = _found(inputs, prober)
-    services = (_service(inputs, name, found) for name in inputs.cluster.services)
+    services = (_service(inputs, name, found) for name in inputs.cluster.balanced)
     failed = _failed(inputs, found)
     ended = {row.address for row in failed.rows if isinstance(row, LocalRoute)}
     verdicts = Desired(verdicts=_server_verdicts(found, ended), removal_s=inputs.cluster.ipvs.removal_deadline_s)
-    parts = [groundwork(inputs, prober), _speaker(inputs), *services, failed, verdicts]
+    parts = [groundwork(inputs, prober), announcing.speaker(inputs), *services, failed, verdicts]
     return Desired.merge([*parts, _announcements(inputs, found)])
 
 
 def groundwork(inputs: Inputs, prober: Prober | None = None) -> Desired:
     """What does not depend on health, and without which no probe would go the way of clients' packets."""
-    vips = {str(vip) for service in inputs.cluster.services.values() for vip in service.vips}
+    vips = {str(vip) for service in inputs.cluster.balanced.values() for vip in service.vips}
     limits = inputs.cluster.ipvs
     rows: list[Row] = [Sysctl(name, value) for name, value in SYSCTLS.items()]
     rows += [*FAIL_RULES, IpvsTimeouts(limits.tcp_timeout_s, limits.tcp_fin_timeout_s, limits.udp_timeout_s)]
     rows += [Link(VIP_LINK, "dummy"), *(Address(vip, VIP_LINK) for vip in sorted(vips))]
-    rows += too_big.listeners(inputs.node, inputs.cluster.services.values())
+    rows += too_big.listeners(inputs.node, inputs.cluster.balanced.values())
     probes = (prober or Prober(inputs.cluster, inputs.name)).rows()
     return Desired((*rows, *probes), {row.key: "for probes" for row in probes})
-
-
-def _speaker(inputs: Inputs) -> Desired:
-    config = exabgp.config(inputs.templates, inputs.cluster, inputs.name, inputs.paths)
-    file = File(str(inputs.paths.exabgp_config), config, checker="exabgp")
-    return Desired((file, Running("exabgp", exabgp.digest(config))))
 
 
 def _found(inputs: Inputs, prober: Prober) -> Found:
@@ -128,7 +118,7 @@ def _found(inputs: Inputs, prober: Prober) -> Found:
         return known[group]
 
     found: Found = {}
-    for name, service in cluster.services.items():
+    for name, service in cluster.balanced.items():
         for version in FAMILIES:
             if (name, version) in prober.subjects:
                 here = servers(name, service, version)
@@ -138,7 +128,7 @@ def _found(inputs: Inputs, prober: Prober) -> Found:
 
 def _service(inputs: Inputs, name: str, found: Found) -> Desired:
     """Its virtual services, and the rules about its packets."""
-    service = inputs.cluster.services[name]
+    service = inputs.cluster.balanced[name]
     rows: list[Row] = []
     reasons: dict[Key, str] = {}
     known: dict[int, list[Place]] = {}
@@ -225,22 +215,8 @@ def _failed(inputs: Inputs, found: Found) -> Desired:
 
 
 def _announcements(inputs: Inputs, found: Found) -> Desired:
-    rows: list[Row] = []
-    reasons: dict[Key, str] = {}
-    verdicts: dict[Verdict, None] = {}
-    vips = {vip: None for service in inputs.cluster.services.values() for vip in service.vips}
-    for vip in vips:
-        verdict = _should_announce(inputs, vip, found)
-        verdicts[verdict] = None
-        for peer in inputs.cluster.bgp.peers.values():
-            next_hop = inputs.node.address(vip.version)
-            if peer.address.version != vip.version or next_hop is None:
-                continue
-            row = Announcement(f"{vip}/{vip.max_prefixlen}", str(peer.address), str(next_hop))
-            reasons[row.key] = verdict.reason
-            if verdict.good:
-                rows.append(row)
-    return Desired(tuple(rows), reasons, tuple(verdicts))
+    vips = {vip: None for service in inputs.cluster.balanced.values() for vip in service.vips}
+    return announcing.announcements(inputs, {vip: _should_announce(inputs, vip, found) for vip in vips})
 
 
 def _should_announce(inputs: Inputs, vip: IPAddress, found: Found) -> Verdict:
@@ -249,7 +225,7 @@ def _should_announce(inputs: Inputs, vip: IPAddress, found: Found) -> Verdict:
         return Verdict("vip", str(vip), False, "withdrawn", f"this node is in {inputs.admin}")
     announced = str(vip) in inputs.announced
     counts, good = [], False
-    for name, service in inputs.cluster.services.items():
+    for name, service in inputs.cluster.balanced.items():
         if vip in service.vips:
             servers, now = found[name, vip.version]
             waits = not announced and settling(servers, inputs.cluster.probe)

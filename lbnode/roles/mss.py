@@ -41,7 +41,7 @@ def mss_of_vip(cluster: Cluster, vip: IPAddress, through: Literal["l7", "backend
     """The same for all services that share a VIP and its real servers; None as above, or when there are none."""
     return _least(
         mss(cluster, service, vip.version)
-        for service in cluster.services.values()
+        for service in cluster.balanced.values()
         if service.through == through and vip in service.vips
     )
 

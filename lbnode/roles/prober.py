@@ -46,7 +46,7 @@ class Prober:
         """By service and family: whose VIP is asked for it."""
         first: dict[object, Subject] = {}
         found: dict[tuple[str, int], Subject] = {}
-        for name, service in self.cluster.services.items():
+        for name, service in self.cluster.balanced.items():
             for version in FAMILIES:
                 vip = next((vip for vip in service.vips if vip.version == version), None)
                 if vip is not None:

@@ -34,8 +34,9 @@ def watch(work):
     topology = load(share("lab") / "three-tier", "small")
     with build(topology, work) as lab, Supervisor(lab.logs) as supervisor:
         programs.start_network(lab, supervisor)
-        with Crowd(lab.nodes[topology.clients.name], lab.logs / "users.log") as crowd:
-            stage, stack = Stage(lab, supervisor, crowd, Report()), Keepalived(Timers(**TIMERS))
+        users = topology.clients.name
+        with Crowd(lab.nodes[users], lab.logs / "users.log") as crowd:
+            stage, stack = Stage(lab, supervisor, {users: crowd}, Report()), Keepalived(Timers(**TIMERS))
             stack.start(stage, stage.l7)
             found = {"names": [stage.l4, stage.l7, stage.backends]}
             found |= serving(stage) | l4_orders(stage, stack) | l7_orders(stage, stack) | restart(stage, stack)

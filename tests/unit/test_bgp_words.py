@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lbnode.bgp import words
 
-ROUTE = {"prefix": "198.51.100.1/32", "peer": "192.0.2.1", "next_hop": "192.0.2.11", "med": None, "communities": []}
+ROUTE = {**words.BLANK, "prefix": "198.51.100.1/32", "peer": "192.0.2.1", "next_hop": "192.0.2.11"}
+EBGP = {"192.0.2.1": words.Neighbor(65010, 65000)}
 KEY = ("192.0.2.1", "198.51.100.1/32")
 
 
@@ -37,6 +38,10 @@ def test_what_is_written_is_read():
         wanted(med="1\nshutdown"),
         wanted(communities=["65535:0]; shutdown"]),
         wanted(communities=None),
+        wanted(local_preference=1 << 32),
+        wanted(large_communities=["1:2"]),
+        wanted(prepend=17),
+        wanted(prepend="1 ] ; shutdown"),
     ],
 )
 def test_anything_else_is_refused_whole(text):
@@ -44,16 +49,30 @@ def test_anything_else_is_refused_whole(text):
         words.wanted_from(text)
 
 
+def test_what_an_older_version_wrote_is_read():
+    old = {key: value for key, value in ROUTE.items() if key in ("prefix", "peer", "next_hop", "med", "communities")}
+    text = json.dumps({"serial": "1", "config": "c", "announcements": [old]})
+    assert words.wanted_from(text).routes == {KEY: ROUTE}
+
+
 def test_the_command_of_a_route_with_everything():
-    route = {**ROUTE, "med": 100, "communities": ["65535:0", "65010:7"]}
-    assert words.announce(route) == (
-        "neighbor 192.0.2.1 announce route 198.51.100.1/32 next-hop 192.0.2.11 med 100 community [65535:0 65010:7]"
-    )
+    route = {
+        **ROUTE,
+        "med": 100,
+        "communities": ["65535:0", "65010:7"],
+        "local_preference": 50,
+        "large_communities": ["65010:1:2"],
+        "prepend": 2,
+    }
+    start = "neighbor 192.0.2.1 announce route 198.51.100.1/32 next-hop 192.0.2.11 med 100 local-preference 50"
+    rest = "community [65535:0 65010:7] large-community [65010:1:2]"
+    assert words.announce(route, words.Neighbor(65010, 65000)) == f"{start} as-path [ 65010 65010 65010 ] {rest}"
+    assert words.announce(route, words.Neighbor(65010, 65010)) == f"{start} as-path [ 65010 65010 ] {rest}"
 
 
 def test_withdrawals_come_before_announcements():
     other = {**ROUTE, "prefix": "198.51.100.2/32"}
-    steps = words.difference({KEY: ROUTE}, {("192.0.2.1", other["prefix"]): other})
+    steps = words.difference({KEY: ROUTE}, {("192.0.2.1", other["prefix"]): other}, EBGP)
     assert [step.command for step in steps] == [
         "neighbor 192.0.2.1 withdraw route 198.51.100.1/32",
         "neighbor 192.0.2.1 announce route 198.51.100.2/32 next-hop 192.0.2.11",
@@ -62,7 +81,7 @@ def test_withdrawals_come_before_announcements():
 
 def test_a_route_with_other_attributes_is_announced_anew_and_not_withdrawn():
     changed = {**ROUTE, "med": 5}
-    assert [step.route for step in words.difference({KEY: ROUTE}, {KEY: changed})] == [changed]
+    assert [step.route for step in words.difference({KEY: ROUTE}, {KEY: changed}, EBGP)] == [changed]
 
 
 ROUTES = st.dictionaries(
@@ -73,30 +92,30 @@ ROUTES = st.dictionaries(
 
 @given(ROUTES, ROUTES)
 def test_the_difference_leads_from_one_to_the_other(told, wanted):
-    for step in words.difference(told, wanted):
+    for step in words.difference(told, wanted, EBGP):
         if step.route is None:
             del told[step.key]
         else:
             told[step.key] = step.route
     assert told == wanted
-    assert words.difference(told, wanted) == []
+    assert words.difference(told, wanted, EBGP) == []
 
 
-def test_neighbors_are_known_with_the_digest_that_all_of_them_carry():
+def test_neighbors_are_known_with_their_numbers_and_the_digest_that_all_of_them_carry():
     lines = [
         "neighbor 192.0.2.1 {",
         '  description "lbnode config abc1";',
+        "\tlocal-as 65010;",
+        "\tpeer-as 65000;",
         "}",
         "neighbor 2001:db8::1 {",
         '  description "lbnode config abc1";',
         "}",
     ]
-    assert words.neighbors_from(lines) == (["192.0.2.1", "2001:db8::1"], "abc1")
-    assert words.neighbors_from([*lines[:4], '  description "mine";', "}"]) == (["192.0.2.1", "2001:db8::1"], "")
-    assert words.neighbors_from([*lines[:4], '  description "lbnode config abc2";']) == (
-        ["192.0.2.1", "2001:db8::1"],
-        "",
-    )
+    peers = {"192.0.2.1": words.Neighbor(65010, 65000), "2001:db8::1": words.Neighbor()}
+    assert words.neighbors_from(lines) == (peers, "abc1")
+    assert words.neighbors_from([*lines[:6], '  description "mine";', "}"]) == (peers, "")
+    assert words.neighbors_from([*lines[:6], '  description "lbnode config abc2";']) == (peers, "")
 
 
 def test_routes_are_read_as_5_0_and_as_4_2_write_them():
@@ -107,7 +126,7 @@ def test_routes_are_read_as_5_0_and_as_4_2_write_them():
     ]
     assert words.routes_from(lines) == expected
     assert words.routes_from([f"neighbor {line}" for line in lines]) == expected
-    assert words.difference(words.routes_from(lines), {KEY: ROUTE})[1].route == ROUTE
+    assert words.difference(words.routes_from(lines), {KEY: ROUTE}, EBGP)[1].route == ROUTE
 
 
 def test_peers_are_up_when_established():

@@ -65,13 +65,17 @@ def test_the_good_file_is_good():
         ("r1-v6:", "r1:", "5:5: BGP peer 'r1' is named twice; first at line 4"),
         ("    pool: web", "    pool: web\n    pool: shop", "16:5: 'pool' is written twice; first at line 15"),
         ("pools:", "nodes: {}\npools:", "16:1: 'nodes' is written twice; first at line 6"),
-        (", asn: 64500}", "}", "4:5: BGP peer 'r1' lacks 'asn' (asn: The peer's autonomous system number)"),
+        (
+            ", asn: 64500}",
+            "}",
+            "4:5: BGP peer 'r1' lacks 'asn' (asn: The peer's autonomous system; the own one makes it an iBGP peer)",
+        ),
         ("role: backend, ", "", "10:3: node 's1' lacks 'role' (role: What the machine does: l4, l7 or backend)"),
         ("    pool: web\n", "", "13:3: service 'www' lacks 'pool' (pool: The pool that serves it)"),
         (
             "  local_asn: 64501\n",
             "",
-            "1:1: 'bgp' lacks 'local_asn' (local_asn: The autonomous system of the L4 nodes)",
+            "1:1: 'bgp' lacks 'local_asn' (local_asn: The autonomous system of the nodes that announce)",
         ),
         (
             "l7-1:",
@@ -218,7 +222,7 @@ def test_a_missing_key_is_not_reported_beside_its_misspelling():
 
 def test_missing_top_level_keys():
     assert problems("services: {}\n") == [
-        "1:1: the file lacks 'bgp' (bgp: How L4 nodes announce VIPs)",
+        "1:1: the file lacks 'bgp' (bgp: How VIPs are announced)",
         "1:1: the file lacks 'nodes' (nodes: Every machine, by host name; append new ones, for their order counts)",
     ]
 

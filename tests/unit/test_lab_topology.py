@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from lbnode.config.load import load as load_cluster
-from lbnode.lab import bird, build, topology
+from lbnode.lab import build, layout, routing
 from lbnode.lab.errors import LabError
+from lbnode.lab.scenarios import choice
 from lbnode.templates import share
 
 FOLDER = share("lab") / "three-tier"
@@ -66,7 +67,7 @@ def test_no_two_routers_in_a_row_hash_alike(lab):
 
 def test_routers_talk_to_every_l4_node_when_these_are_their_peers():
     small = build.load(FOLDER, "small")
-    found = bird.sessions(small, "r1")
+    found = routing.sessions(small, "r1")
     assert [(s.label, s.address, s.asn) for s in found[:2]] == [
         ("l4_1_v4", "192.0.2.141", 64501),
         ("l4_1_v6", "2001:db8:c000:280::141", 64501),
@@ -77,26 +78,26 @@ def test_routers_talk_to_every_l4_node_when_these_are_their_peers():
 
 def test_reflectors_stand_between_l4_nodes_and_routers():
     seed = build.load(FOLDER, "seed")
-    to_routers = [s.label for s in bird.sessions(seed, "rr1") if not s.client]
+    to_routers = [s.label for s in routing.sessions(seed, "rr1") if not s.client]
     assert to_routers == ["r1_v4", "r1_v6", "r2_v4", "r2_v6"]
-    assert sum(session.client for session in bird.sessions(seed, "rr1")) == 14
-    assert [s.label for s in bird.sessions(seed, "r2")] == ["rr1_v4", "rr1_v6", "rr2_v4", "rr2_v6"]
+    assert sum(session.client for session in routing.sessions(seed, "rr1")) == 14
+    assert [s.label for s in routing.sessions(seed, "r2")] == ["rr1_v4", "rr1_v6", "rr2_v4", "rr2_v6"]
 
 
 def test_bird_configurations_name_every_session(lab):
     sources = build.templates(FOLDER)
     for name, machine in lab.machines.items():
         if machine.bird:
-            text = bird.config(sources, lab, name, Path("/run/lab"))
-            assert all(f"protocol bgp {session.label} " in text for session in bird.sessions(lab, name))
+            text = routing.config(sources, machine.bird, lab, name, Path("/run/lab"))
+            assert all(f"protocol bgp {session.label} " in text for session in routing.sessions(lab, name))
 
 
 def test_a_route_by_a_machine_that_is_not_near_is_refused():
-    source = topology.read(FOLDER)
-    far = source.nodes["users"].model_copy(update={"routes": (topology.RouteEntry(to="default", via=("r1",)),)})
+    source = layout.read(FOLDER)
+    far = source.nodes["users"].model_copy(update={"routes": (layout.RouteEntry(to="default", via=("r1",)),)})
     wrong = source.model_copy(update={"nodes": {**source.nodes, "users": far}})
     with pytest.raises(LabError, match="cannot route default from users by r1: they share no LAN"):
-        topology.resolve(wrong, "small", load_cluster(FOLDER / "cluster.yaml"), FOLDER)
+        layout.resolve(wrong, "small", load_cluster(FOLDER / "cluster.yaml"), FOLDER)
 
 
 def test_an_address_outside_its_lan_is_refused(tmp_path):
@@ -104,7 +105,7 @@ def test_an_address_outside_its_lan_is_refused(tmp_path):
     (tmp_path / "topology.yaml").write_text(text)
     cluster = load_cluster(FOLDER / "cluster.yaml")
     with pytest.raises(LabError, match=r"cannot place internet: 192\.0\.2\.77 is not in LAN street"):
-        topology.resolve(topology.read(tmp_path), "small", cluster, tmp_path)
+        layout.resolve(layout.read(tmp_path), "small", cluster, tmp_path)
 
 
 def test_every_mistake_in_a_topology_is_told_at_once(tmp_path):
@@ -113,7 +114,7 @@ def test_every_mistake_in_a_topology_is_told_at_once(tmp_path):
     content["lans"]["east"] = ["east"]
     (tmp_path / "topology.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(LabError, match=r"(?s)lans\.east.*nodes\.r1\.hash"):
-        topology.read(tmp_path)
+        layout.read(tmp_path)
 
 
 def test_an_unknown_scale_is_refused():
@@ -125,3 +126,104 @@ def test_a_machine_knows_its_addresses_by_family(lab):
     router = lab.machines["r1"]
     assert router.addresses(4) == ("192.0.2.2", "192.0.2.129")
     assert replace(router, ports=()).addresses(6) == ()
+
+
+def two_sides(**changes):
+    """Two routers with a LAN each, a backend behind either, and two machines with clients; parts replaced by name."""
+    nodes = {
+        "u1": {"clients": True, "lans": {"street": ["203.0.113.1", "203.0.113.2"]}},
+        "u2": {"clients": True, "lans": {"street": ["203.0.113.9"]}},
+        "cr": {"lans": {"street": ["203.0.113.254"], "middle": ["192.0.2.1"]}, "bird": "cr.j2", "asn": 64496},
+        "r2": {
+            "lans": {"middle": ["192.0.2.2"], "left": ["192.0.2.33"]},
+            "bird": "r.j2",
+            "asn": 64497,
+            "neighbors": ["cr"],
+        },
+        "r3": {"lans": {"right": ["192.0.2.65"]}},
+    }
+    content = {
+        "title": "two sides",
+        "scales": {"small": {"cluster": "cluster.yaml"}},
+        "lans": {
+            "street": ["203.0.113.0/24"],
+            "middle": ["192.0.2.0/29"],
+            "left": ["192.0.2.32/29"],
+            "right": ["192.0.2.64/29"],
+        },
+        "vips": ["198.51.100.0/24"],
+        "cluster": {
+            "lan": "left",
+            "routes": [{"to": "default", "via": ["r2"]}],
+            "nodes": {"s2": {"lan": "right", "routes": [{"to": "default", "via": ["r3"]}], "bird": "server.j2"}},
+        },
+        "nodes": nodes,
+    }
+    return layout.TopologyFile.model_validate({**content, **changes})
+
+
+@pytest.fixture
+def two_servers(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(
+        "bgp: {local_asn: 64500, peers: {r2: {address: 192.0.2.33, asn: 64497}}}\n"
+        "nodes: {s1: {role: l4, ipv4: 192.0.2.34}, s2: {role: backend, ipv4: 192.0.2.66}}\n"
+    )
+    return load_cluster(path)
+
+
+def test_machines_of_the_cluster_file_may_stand_in_different_places(two_servers, tmp_path):
+    machines = layout.resolve(two_sides(), "small", two_servers, tmp_path).machines
+    found = {name: (machines[name].ports[0].lan, machines[name].routes[0].gateways) for name in ("s1", "s2")}
+    assert found == {"s1": ("left", ("192.0.2.33",)), "s2": ("right", ("192.0.2.65",))}
+    assert (machines["s1"].bird, machines["s2"].bird) == ("", "server.j2")
+
+
+def test_several_machines_may_have_clients(two_servers, tmp_path):
+    users = layout.resolve(two_sides(), "small", two_servers, tmp_path).users
+    assert {user.name: user.addresses(4) for user in users} == {
+        "u1": ("203.0.113.1", "203.0.113.2"),
+        "u2": ("203.0.113.9",),
+    }
+
+
+def test_neighbors_speak_with_each_other_whichever_side_says_so(two_servers, tmp_path):
+    lab = layout.resolve(two_sides(), "small", two_servers, tmp_path)
+    assert [(s.label, s.own, s.address, s.asn, s.interface) for s in routing.sessions(lab, "cr")] == [
+        ("r2_v4", "192.0.2.1", "192.0.2.2", 64497, "middle")
+    ]
+    assert [(s.label, s.asn, s.client) for s in routing.sessions(lab, "r2")] == [
+        ("s1_v4", 64500, True),
+        ("cr_v4", 64496, False),
+    ]
+    assert routing.sessions(lab, "r3") == []
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("cluster", {"nodes": {}}, r"cannot place s2: 192\.0\.2\.66 is not in LAN left"),
+        ("cluster", {"lan": "nowhere"}, "cannot place s1: there is no LAN nowhere, but street, middle"),
+        ("nodes", {"u1": {"neighbors": ["r9"]}}, "cannot connect u1 with r9: there is no such machine"),
+        ("nodes", {"u1": {"clients": False}, "u2": {"clients": False}}, "no machine has clients"),
+    ],
+)
+def test_names_that_fit_nowhere_are_told(two_servers, tmp_path, part, change, message):
+    content = two_sides().model_dump(mode="json")
+    for name, value in change.items():
+        content[part][name] = {**content[part][name], **value} if part == "nodes" else value
+    with pytest.raises(LabError, match=message):
+        layout.resolve(two_sides(**{part: content[part]}), "small", two_servers, tmp_path)
+
+
+def test_every_topology_has_a_scenario_and_its_steps_have_names_of_their_own():
+    folders = {path.parent.name for path in share("lab").glob("*/topology.yaml")}
+    assert folders == set(choice.SCENARIOS)
+    for name in folders:
+        names = [step.name for step in choice.scenario_of(name).steps]
+        assert len(set(names)) == len(names) > 0
+
+
+def test_a_topology_without_a_scenario_is_told():
+    with pytest.raises(LabError, match="cannot run nowhere: it has no scenario"):
+        choice.scenario_of("nowhere")

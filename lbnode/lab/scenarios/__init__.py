@@ -1,7 +1,7 @@
 """What labs are for: experiments on a whole network, each step with its figures and a verdict.
 
 `sight` reads what the nodes' kernels know, `stage` is a network with its programs and clients, `report` is what a
-person sees, and a module per topology holds the steps.
+person sees; a module per topology holds its steps, `scenario` plays them, and `choice` knows which there are.
 """
 
 import sys
@@ -16,16 +16,14 @@ def run(folder: Path, scale: str, work: Path, options: Sequence[str] = ()) -> in
 
     `options`: `--rounds=N` (how often measured steps are repeated), `--only=STEP` (several times: these steps only).
     """
-    from lbnode.lab.scenarios import three_tier
+    from lbnode.lab.scenarios import scenario
+    from lbnode.lab.scenarios.choice import scenario_of
     from lbnode.lab.scenarios.report import Report
 
-    if folder.name != "three-tier":
-        raise LabError(f"cannot run {folder.name}: it has no scenario, but `lbnode lab up` brings it up")
     only = _values(options, "--only")
     rounds = [int(value) for value in _values(options, "--rounds")]
-    report = Report()
     try:
-        three_tier.run(folder, scale, work, report, only, rounds[-1] if rounds else three_tier.ROUNDS)
+        scenario.run(scenario_of(folder.name), folder, scale, work, Report(), only, rounds[-1] if rounds else 0)
     except LabError as error:
         return _told(error, work)
     return 0

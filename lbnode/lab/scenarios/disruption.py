@@ -104,11 +104,13 @@ def run(folder: Path, scale: str, work: Path, stack: Stack, order: Order) -> lis
     `<work>/disruption-<stack>.json`. Raises LabError."""
     report = Report()
     topology = load(folder, scale)
+    if not topology.with_role("l4") or not topology.with_role("l7"):
+        raise LabError(f"cannot disrupt {topology.name}: the experiment is about L4 and L7 nodes, and it has none")
     report.line(f"{topology.title}; {stack.name}; {order.flows} flows per event; logs in {work / 'logs'}")
     with build(topology, work) as lab, Supervisor(lab.logs) as supervisor:
         programs.start_network(lab, supervisor)
         with Crowd(lab.nodes[topology.clients.name], lab.logs / "users.log") as crowd:
-            stage = Stage(lab, supervisor, crowd, report)
+            stage = Stage(lab, supervisor, {topology.clients.name: crowd}, report)
             *used, spare = stage.l7
             play = Play(stage, stack, tuple(used), spare)
             with report.step(f"{stack.name} on {len(stage.l4)} L4 and {len(used)} L7 nodes, {spare} stands by"):

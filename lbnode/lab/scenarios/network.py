@@ -18,9 +18,8 @@ class Network:
         self.lab = lab
         self.routes = {name: Routes(lab.nodes[name]) for name in lab.topology.routers}
         machines = lab.topology.machines.values()
-        self._names = {
-            address: machine.name for machine in machines for v in (4, 6) for address in machine.addresses(v)
-        }
+        self._names = {address: machine.name for machine in machines for address in machine.every_address}
+        self.announcers = lab.topology.announcers
         self.l4, self.l7, self.backends = (lab.topology.with_role(role) for role in ("l4", "l7", "backend"))
         self.served = served(lab.topology.cluster)
 
@@ -32,8 +31,7 @@ class Network:
 
     def any_address(self, name: str) -> str:
         """IPv4 where it has one."""
-        machine = self.lab.topology.machines[name]
-        return (*machine.addresses(4), *machine.addresses(6))[0]
+        return self.lab.topology.machines[name].every_address[0]
 
     def name_of(self, address: str) -> str:
         """The machine that has an address; the address itself when it is nobody's."""
@@ -55,23 +53,22 @@ class Network:
 
     @property
     def clients(self) -> list[str]:
-        """Every client address, of both families."""
-        users = self.lab.topology.clients
-        return [*users.addresses(4), *users.addresses(6)]
+        """Every client address of the first machine that has any, of both families."""
+        return list(self.lab.topology.clients.every_address)
 
     def carriers(self, router: str, vip: str) -> set[str]:
-        """The L4 nodes that a router sends a VIP's packets to."""
+        """The machines that a router sends a VIP's packets to: L4 nodes, for instance."""
         version = 6 if ":" in vip else 4
         hops = self.routes[router].gateways(version).get(vip, frozenset())
         return {self.name_of(hop) for hop in hops}
 
     def routed(self, name: str) -> bool:
-        """Whether any router still sends anything to an L4 node."""
-        own = {self.address(name, 4), self.address(name, 6)}
+        """Whether any router still sends anything to a machine that announces."""
+        own = set(self.lab.topology.machines[name].every_address)
         return any(own & hops for table in self.routes.values() for v in (4, 6) for hops in table.gateways(v).values())
 
     def routed_fully(self, name: str) -> bool:
-        """Whether every router sends every VIP's packets to an L4 node, among others."""
+        """Whether every router sends every VIP's packets to a machine that announces, among others."""
         for table in self.routes.values():
             found = table.gateways(4) | table.gateways(6)
             for one in self.served:
@@ -84,7 +81,7 @@ class Network:
 
     def weights_of(self, real_server: str) -> set[int]:
         """All weights that any L4 node has for a real server, over all services."""
-        own = {address for v in (4, 6) for address in self.lab.topology.machines[real_server].addresses(v)}
+        own = set(self.lab.topology.machines[real_server].every_address)
         tables = [rows for services in self.all_weights().values() for rows in services.values()]
         return {weight for rows in tables for address, weight in rows.items() if address in own}
 

@@ -5,7 +5,7 @@ import select
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +35,18 @@ class Done:
 
 
 class Stage(Network):
-    """The network with its supervisor and its clients."""
+    """The network with its supervisor and its clients, those of each machine where some live."""
 
-    def __init__(self, lab: Lab, supervisor: Supervisor, crowd: Crowd, report: Report) -> None:
+    def __init__(self, lab: Lab, supervisor: Supervisor, crowds: Mapping[str, Crowd], report: Report) -> None:
         super().__init__(lab)
         self.supervisor = supervisor
-        self.crowd = crowd
+        self.crowds = crowds
         self.report = report
+
+    @property
+    def crowd(self) -> Crowd:
+        """The clients of the first machine that has any: in most labs, all."""
+        return self.crowds[self.lab.topology.clients.name]
 
     def wait(self, condition: Callable[[], object], deadline_s: float, what: str, poll_s: float = POLL_S) -> float:
         """Waits for a condition; returns how long that took, in seconds."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from lbnode.lab.account import Account, Story, account
 from lbnode.lab.attach import attach
 from lbnode.lab.clients.crowd import Count, Crowd, pairs
+from lbnode.lab.errors import LabError
 from lbnode.lab.scenarios.network import Network
 from lbnode.lab.scenarios.planned import NEW_TICK_S, long_flows, new_requests, tick_s
 from lbnode.lab.scenarios.report import Report, expect
@@ -45,6 +46,8 @@ def run(state: Path, flows: int, seconds: float) -> int:
 
     report = Report()
     lab = attach(state)
+    if not lab.topology.with_role("l4"):
+        raise LabError(f"cannot account for flows in {lab.topology.name}: who holds a flow is read from L4 nodes")
     network = Network(lab)
     users = lab.nodes[lab.topology.clients.name]
     with (

@@ -1,0 +1,20 @@
+"""The scenarios there are, by the name of their topology; each is imported only when it is asked for."""
+
+import importlib
+
+from lbnode.lab.errors import LabError
+from lbnode.lab.scenarios.scenario import Scenario
+
+SCENARIOS = {
+    "three-tier": "lbnode.lab.scenarios.three_tier:SCENARIO",
+}
+
+
+def scenario_of(topology: str) -> Scenario:
+    """Raises LabError when there is none."""
+    where = SCENARIOS.get(topology)
+    if where is None:
+        raise LabError(f"cannot run {topology}: it has no scenario, but `lbnode lab up` brings it up")
+    module, _, name = where.partition(":")
+    found: Scenario = getattr(importlib.import_module(module), name)
+    return found
