@@ -45,15 +45,15 @@ class Server:
 
     def __post_init__(self) -> None:
         self._words = f"{self.name} {secrets.token_hex(4)} ".encode()
-        self._datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        self._datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        self._datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        self._datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
-        self._datagrams.bind(("::", self.port))
-        self.port = self._datagrams.getsockname()[1]
         self._listener = socket.create_server(
             ("::", self.port), family=socket.AF_INET6, backlog=256, dualstack_ipv6=True
         )
+        self.port = self._listener.getsockname()[1]
+        try:
+            self._datagrams = _bound(self.port)
+        except OSError:
+            self._listener.close()
+            raise
         self._own = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         self._own.connect(("::1", self.port))
         self._watch(self._datagrams, self._echo)
@@ -126,6 +126,20 @@ class Server:
         self._checks.pop(check.number, None)
         self._selector.unregister(check.channel)
         check.channel.close()
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket for datagrams to all our addresses, which says to which one each is."""
+    made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
+        made.bind(("::", port))
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def serve(name: str, ports: Sequence[int]) -> int:

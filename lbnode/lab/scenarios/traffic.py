@@ -94,7 +94,7 @@ def tell(report: Report, told: Account) -> None:
     if told.datagrams:
         report.line(
             f"by UDP: {told.datagrams} datagrams, {told.datagrams_lost} lost;"
-            f" {told.elsewhere} flows answered by another server"
+            f" {told.elsewhere} flows answered by another server, or by one started anew"
         )
     for phase, count in Counter(flow.phase for flow in told.broken).items():
         avoidable = sum(flow.phase == phase for flow in told.avoidable)
