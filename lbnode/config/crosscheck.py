@@ -1,14 +1,15 @@
 """What a cluster file says against itself, across services, pools and nodes. PURE.
 
 The checks see a `Draft`, so that a file with other mistakes is checked as far as it is certain, in the same go. What
-concerns addresses stands in `lbnode.config.addresses`, one service in `services`, its IPVS settings in `balancing`.
+concerns addresses stands in `lbnode.config.addresses`, one service in `services`, its IPVS settings in `balancing`,
+what HAProxy does with it in `httpchecks`.
 """
 
 from collections.abc import Iterator
 from itertools import combinations
 from typing import TypeVar
 
-from lbnode.config import addresses, balancing, services
+from lbnode.config import addresses, balancing, dnscheck, httpchecks, services
 from lbnode.config.draft import Draft, DraftNode, DraftPool
 from lbnode.config.model import Cluster
 from lbnode.config.positions import Path
@@ -27,6 +28,7 @@ def findings(draft: Draft, suggestions: Suggestions) -> list[Finding]:
     found += _gre(draft)
     found += _taken(draft)
     found += _marks(draft)
+    found += dnscheck.findings(draft, suggestions)
     for role in ("l7", "backend"):
         found += _serials(draft, role)
     for node in draft.with_role("l4"):
@@ -36,8 +38,10 @@ def findings(draft: Draft, suggestions: Suggestions) -> list[Finding]:
     for service in draft.services.values():
         found += services.findings(draft, service, suggestions)
         found += balancing.findings(service)
+        found += httpchecks.findings(draft, service, suggestions)
     for pool in draft.pools.values():
         found += _pool(draft, pool, suggestions)
+        found += httpchecks.pool_findings(draft, pool)
     return found
 
 
@@ -136,19 +140,20 @@ def _marks(draft: Draft) -> Iterator[Finding]:
 
 
 def _taken(draft: Draft) -> Iterator[Finding]:
-    """A VIP and port belong to one service; within a service each is listed once."""
-    owner: dict[tuple[object, int], tuple[str, Path]] = {}
+    """A VIP and port belong to one service per protocol; within a service each is listed once."""
+    owner: dict[tuple[object, str | None, int], tuple[str, Path]] = {}
     for service in draft.services.values():
         yield from repeated(service.vips, "VIP {} is listed twice")
         yield from repeated(service.ports, "port {} is listed twice")
         for path, vip in _once(service.vips):
-            taken = {port: owner[vip, port] for _, port in service.ports if (vip, port) in owner}
+            ends = {port: (vip, service.protocol, port) for _, port in service.ports}
+            taken = {port: owner[end] for port, end in ends.items() if end in owner}
             if taken:
                 name, first = next(iter(taken.values()))
                 ports = ", ".join(str(port) for port in taken)
                 yield Finding(path, f"VIP {vip} port {ports} already belongs to service '{name}'", "", first=first)
-            for _, port in service.ports:
-                owner.setdefault((vip, port), (service.name, path))
+            for end in ends.values():
+                owner.setdefault(end, (service.name, path))
 
 
 def _once(items: tuple[tuple[Path, V], ...]) -> list[tuple[Path, V]]:

@@ -12,15 +12,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from lbnode.lab import echo, web
-from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, WEB_CONF, Lab
+from lbnode.lab import dns, echo, web
+from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, DNS_FILES, WEB_CONF, Lab
 from lbnode.lab.namespaces import Node
 from lbnode.lab.served import echo_ports
 from lbnode.lab.supervisor import Program, Supervisor
 from lbnode.paths import Paths
 
 PATHS = Paths()
-AGENT, HAPROXY, EXABGP, BIRD, WEB, ECHO = "agent", "haproxy", "exabgp", "bird", "web", "echo"
+AGENT, HAPROXY, EXABGP, BIRD, WEB, DNS, ECHO = "agent", "haproxy", "exabgp", "bird", "web", "dns", "echo"
 NEEDS_GENERATED: dict[str, str] = {HAPROXY: str(PATHS.haproxy_config), EXABGP: str(PATHS.exabgp_config)}
 
 PRELOADED = (
@@ -48,7 +48,7 @@ PRELOADED = (
 
 
 def start_network(lab: Lab, supervisor: Supervisor) -> None:
-    """Routing daemons, web servers, and echo servers for what goes by UDP: what is there before lbnode comes."""
+    """Routing daemons, web and DNS servers, echo servers for what goes by UDP: what is there before lbnode comes."""
     for name, machine in lab.topology.machines.items():
         if machine.bird:
             argv = ["bird", "-f", "-c", str(BIRD_CONF), "-s", str(BIRD_SOCKET)]
@@ -57,6 +57,8 @@ def start_network(lab: Lab, supervisor: Supervisor) -> None:
             supervisor.add(Program(lab.nodes[name], WEB, web.command(WEB_CONF)))
     for name, ports in echo_ports(lab.topology.cluster).items():
         supervisor.add(Program(lab.nodes[name], ECHO, partial(echo.serve, name, ports)))
+    for name in dns.servers(lab.topology):
+        supervisor.add(Program(lab.nodes[name], DNS, dns.command(DNS_FILES)))
 
 
 def start_nodes(lab: Lab, supervisor: Supervisor, agents: bool = True) -> None:

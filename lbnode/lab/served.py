@@ -19,6 +19,7 @@ class Served:
     port: int
     protocol: str
     through: str
+    scheduler: str
     servers: tuple[str, ...]
 
     @property
@@ -33,7 +34,8 @@ def served(cluster: Cluster, l7: Sequence[str] | None = None) -> list[Served]:
         every = tuple(cluster.real_servers(service))
         servers = every if l7 is None or service.through == "backend" else tuple(l7)
         for vip in service.vips:
-            found += [Served(str(vip), port, service.protocol, service.through, servers) for port in service.ports]
+            way = (service.protocol, service.through, service.ipvs.scheduler, servers)
+            found += [Served(str(vip), port, *way) for port in service.ports]
     return found
 
 

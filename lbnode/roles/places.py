@@ -41,6 +41,6 @@ def places(servers: Servers, now: Serving) -> list[Place]:
     """In canonical order."""
     why = f"; {now.panic}" if now.panic else ""
     return [
-        Place(address, now.weights[server], full, serial, known.reason + why)
-        for serial, (server, (known, address, full)) in enumerate(servers.items(), start=1)
+        Place(address, now.weights[server], now.places[server], serial, known.reason + why)
+        for serial, (server, (known, address, _)) in enumerate(servers.items(), start=1)
     ]

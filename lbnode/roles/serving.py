@@ -7,33 +7,37 @@ doubtful servers than not at all (`below_quorum: keep`). Servers that people hav
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import gcd
 from typing import NamedTuple
 
 from lbnode.config.model import Probe, Service
+from lbnode.resources import SH_SLOTS
 from lbnode.roles.targets import Standing
 
 
 class Server(NamedTuple):
-    """A real server in one family: what is known of it, its address, the weight it holds its place in tables with."""
+    """A real server in one family: what is known of it, its address, and its share, a weight that is its due."""
 
     known: Standing
     address: str
-    full: int
+    share: int
 
 
 Servers = Mapping[str, Server]
 """Real servers by name, in canonical order."""
 
+SH_ROUNDS = 4
 STEPS = 10
 """A slow start has at most so many."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """`weights` by server, 0 for those that get nothing; `panic` says why the checks are not believed, if they are
-    not."""
+    """`weights` by server, 0 for those that get nothing; `places`: the weights that all of them hold their places in
+    the service's table with; `panic` says why the checks are not believed, if they are not."""
 
     weights: Mapping[str, int]
+    places: Mapping[str, int]
     panic: str = ""
 
     @property
@@ -49,10 +53,21 @@ def serving(service: Service, servers: Servers) -> Serving:
     used = wanted if panic else up
     settled = sum(not _starting(service, server.known) for server in used.values())
     slowly = settled >= service.quorum
+    places = {name: server.share for name, server in servers.items()}
+    if service.ipvs.scheduler == "sh":
+        places = in_turns(places)
     weights = dict.fromkeys(servers, 0)
     for name, server in used.items():
-        weights[name] = _step(service, server.known, server.full) if slowly else server.full
-    return Serving(weights, panic)
+        weights[name] = _step(service, server.known, places[name]) if slowly else places[name]
+    return Serving(weights, places, panic)
+
+
+def in_turns(weights: Mapping[str, int]) -> dict[str, int]:
+    """The same proportions in numbers so small that the table of sh has several rounds: it gives each server as many
+    slots in a row as its weight, until all 256 are taken, so with weights of 100 a fourth server would get none
+    (net/netfilter/ipvs/ip_vs_sh.c, ip_vs_sh_reassign)."""
+    divisor = max(gcd(*weights.values()), sum(weights.values()) * SH_ROUNDS / SH_SLOTS) or 1
+    return {name: max(1, round(weight / divisor)) for name, weight in weights.items()}
 
 
 def enough(service: Service, found: Serving, announced: bool) -> bool:

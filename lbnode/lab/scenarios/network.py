@@ -42,6 +42,11 @@ class Network:
         """Those of the web: what requests go to."""
         return [one.vip for one in self.served if one.protocol == TCP]
 
+    @property
+    def steady(self) -> list[str]:
+        """Those of the web whose flows outlive what happens to L4 nodes and to other real servers: of scheduler mh."""
+        return [one.vip for one in self.served if one.protocol == TCP and one.scheduler == "mh"]
+
     def vips_of(self, through: str) -> list[str]:
         """Those of the web that go through L7 nodes, or through backends alone."""
         return [one.vip for one in self.served if one.protocol == TCP and one.through == through]

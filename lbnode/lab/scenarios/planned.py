@@ -21,7 +21,7 @@ def tick_s(flows: int) -> float:
 def long_flows(network: Network, count: int) -> list[Planned]:
     """Flows that last, of every kind, to all that the network serves."""
     by_udp = count // UDP_SHARE if network.echoes else 0
-    return [*mix(count - by_udp, KINDS, network.vips, network.clients), *datagrams(network, by_udp)]
+    return [*mix(count - by_udp, KINDS, network.steady, network.clients), *datagrams(network, by_udp)]
 
 
 def datagrams(network: Network, count: int) -> list[Planned]:
@@ -37,4 +37,4 @@ def datagrams(network: Network, count: int) -> list[Planned]:
 
 def new_requests(network: Network) -> list[Planned]:
     """Short requests all the time."""
-    return mix(NEW, ("short",), network.vips, network.clients)
+    return mix(NEW, ("short",), network.steady, network.clients)

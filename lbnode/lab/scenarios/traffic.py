@@ -60,9 +60,10 @@ def run(state: Path, flows: int, seconds: float) -> int:
             ANSWERS_S,
             "every VIP to answer",
         )
-        vips = {one.vip for one in network.served}
+        planned = long_flows(network, flows)
+        vips = {vip for _, _, vip, _ in planned}
         report.line(f"opening {flows} flows from {len(network.clients)} addresses to {len(vips)} VIPs")
-        began = crowd.start("long", long_flows(network, flows), tick_s(flows))
+        began = crowd.start("long", planned, tick_s(flows))
         crowd.start("new", new_requests(network), NEW_TICK_S)
         expect(not all(row.broken for row in began), "flows that open", f"none did, such as {began[:1]}")
         watch = Watch(network)

@@ -12,7 +12,7 @@ from typing import Any
 
 from lbnode.bgp.exabgp import router_id
 from lbnode.config.model import Balancing, Cluster, IPAddress, Service
-from lbnode.haproxy.render import duration
+from lbnode.haproxy.quoting import duration
 from lbnode.lab.errors import LabError
 from lbnode.templates import Templates
 
@@ -23,6 +23,9 @@ READY = {4: "/etc/lb/v4-ready", 6: "/etc/lb/v6-ready"}
 HAPROXY_SOCKET = "/run/haproxy-admin.sock"
 MAXCONN = 20000
 FAMILIES = (4, 6)
+
+
+KNOWN = (Balancing(), Balancing(scheduler="sh"))
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Group:
-    """VIPs of one family that share a port and real servers, and with them the checks."""
+    """VIPs of one family that share a port, a scheduler and real servers, and with them the checks."""
 
     name: str
+    scheduler: str
     vips: tuple[IPAddress, ...]
     port: int
     protocol: str
@@ -68,8 +72,8 @@ def groups(cluster: Cluster, l7: Sequence[str]) -> list[Group]:
     """What an L4 node serves, with these L7 nodes, in this order. Raises LabError for services this stack lacks."""
     found: dict[str, Group] = {}
     for name, service in cluster.services.items():
-        if service.protocol not in ("tcp", "udp") or service.ipvs != Balancing():
-            raise LabError(f"cannot serve {name} with keepalived: this lab's files know TCP, UDP, mh and ipip only")
+        if service.protocol not in ("tcp", "udp") or service.ipvs not in KNOWN:
+            raise LabError(f"cannot serve {name} with keepalived: its files know TCP, UDP, mh or sh, and ipip only")
         for version in FAMILIES:
             vips = tuple(vip for vip in service.vips if vip.version == version)
             for port in service.ports if vips else ():
@@ -84,8 +88,9 @@ def _group(cluster: Cluster, service: Service, l7: Sequence[str], version: int, 
     behind = "l7" if service.through == "l7" else f"{service.pool}-direct"
     members = l7 if service.through == "l7" else tuple(cluster.members(service.pool))
     servers = tuple(_address(cluster, member, version) for member in members)
-    name, check = f"{behind}-v{version}-{port}", _check(cluster, service)
-    return Group(name, (), port, service.protocol, servers, check, READY[version])
+    scheduler, check = service.ipvs.scheduler, _check(cluster, service)
+    name = f"{behind}-v{version}-{port}" + ("" if scheduler == "mh" else f"-{scheduler}")
+    return Group(name, scheduler, (), port, service.protocol, servers, check, READY[version])
 
 
 def _check(cluster: Cluster, service: Service) -> Check:
