@@ -45,7 +45,7 @@ def test_vips_with_the_same_real_servers_share_a_group(cluster: Cluster) -> None
     assert list(map(str, found["l7-v4-80-sh"].vips)) == ["198.51.100.2"]
     by_udp = {name for name, group in found.items() if group.protocol == "udp"}
     assert by_udp == {f"echo-direct-v{vip.version}-7" for vip in cluster.services["echo"].vips}
-    backends = [len(cluster.with_role("backend"))] * (1 + len(by_udp))
+    backends = [len(cluster.with_role("backend")), *[len(cluster.members("echo"))] * len(by_udp)]
     assert [len(group.servers) for group in found.values()] == [*[len(l7)] * 4, *backends]
     assert (found["l7-v4-80"].check.port, found["web-direct-v6-80"].check.port) == (5580, 80)
 
@@ -60,7 +60,7 @@ def test_keepalived_has_every_vip_the_flags_and_the_timers(cluster: Cluster, fil
     assert text.count("lvs_sched sh\n") == text.count("sh-port\n") == 2
     assert text.count("delay_loop 10\n") == text.count("lvs_method TUN\n") == 5 + by_udp
     assert (text.count("protocol TCP\n"), text.count("protocol UDP\n")) == (5, by_udp)
-    assert text.count("connect_port 7\n") == by_udp * len(cluster.with_role("backend"))
+    assert text.count("connect_port 7\n") == by_udp * len(cluster.members("echo"))
     assert "mh-fallback" not in text
     assert "inhibit_on_failure" not in text
     assert re.findall(r"real_server (192\S+) 80", text) == ["192.0.2.152", "192.0.2.151"] * 2

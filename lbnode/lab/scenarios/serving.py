@@ -48,8 +48,8 @@ def spread(stage: Stage) -> None:
         by_real = Counter(stage.name_of(table[flow]) for table in tables.values() for flow in flows if flow in table)
         by_backend = Counter(flows.values())
         direct = vip not in stage.vips_of("l7")
-        servers = stage.backends if direct else stage.l7
-        shares = [(by_l4, stage.l4), (by_real, servers), (by_backend, stage.backends)]
+        servers = next(one.servers for one in stage.served if one.vip == vip)
+        shares = [(by_l4, stage.l4), (by_real, servers), (by_backend, servers if direct else stage.backends)]
         missing += [f"{name} for {vip}" for counts, names in shares for name in names if not counts[name]]
         words = [_shares(counts, names) for counts, names in shares]
         rows[vip] = [len(flows), words[0], "-" if direct else words[1], words[2]]
