@@ -116,6 +116,10 @@ class Agent:
             found["peers"] = peers(identity.paths)
         if identity.role == "l4":
             found["tables"] = self._left.tables_as_json()
+        if identity.role == "l7":
+            from lbnode.haproxy import program
+
+            found["haproxy"] = program.seen(identity.paths)
         return found
 
     async def _passes(self) -> None:

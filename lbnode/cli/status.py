@@ -26,7 +26,10 @@ def _without_agent(common: Common) -> dict[str, Any]:
     identity = common.identity(None)
     view = current(identity)
     left = plan(view.desired, drivers(identity))
+    from lbnode.haproxy import program
+
     return {
+        "haproxy": program.seen(identity.paths) if identity.role == "l7" else None,
         "node": identity.name,
         "role": identity.role,
         "agent": None,
@@ -52,12 +55,21 @@ def _lines(found: dict[str, Any]) -> list[str]:
         for address, peer in found.get("peers", {}).items()
     ]
     lines += [f"table {service}: {_table(table)}" for service, table in found.get("tables", {}).items()]
+    lines += _haproxy(found)
     lines += [f"left alone: {row}" for row in last.get("foreign", [])]
     lines += [f"problem: {problem}" for problem in found["problems"]]
     if found["recent"]:
         lines.append("recent:")
         lines += [f"  {_ago(item['at'])} ago  {item['cause']}: {item['change']}" for item in found["recent"][-5:]]
     return lines
+
+
+def _haproxy(found: dict[str, Any]) -> list[str]:
+    if not found.get("haproxy"):
+        return ["HAProxy: does not answer"] if found["role"] == "l7" else []
+    from lbnode.haproxy import stats
+
+    return stats.lines(found["haproxy"])
 
 
 def _table(table: dict[str, Any]) -> str:

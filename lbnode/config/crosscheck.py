@@ -66,16 +66,16 @@ def _add(role: str) -> str:
 def _listeners(draft: Draft) -> Iterator[Finding]:
     """All of them listen on an L7 node's own addresses."""
     listeners = (
-        ("agent_check", "the agent-check", draft.agent_port),
-        ("health", "the health URI", draft.health_port),
-        ("metrics", "metrics", draft.metrics_port),
+        (("agent_check", "port"), "the agent-check", draft.agent_port),
+        (("health", "port"), "the health URI", draft.health_port),
+        (("metrics", "port"), "metrics", draft.metrics_port),
+        (("haproxy", "metrics_port"), "HAProxy's metrics", draft.proxy_metrics_port),
     )
-    for (section, one, port), (other_section, other, same) in combinations(listeners, 2):
+    for (path, one, port), (other_path, other, same) in combinations(listeners, 2):
         if port and port == same:
             message = f"{one} and {other} both listen on port {port} of the L7 nodes"
-            default = Cluster.model_fields[section].default.port
-            place = other_section if port == default else section
-            yield Finding((place, "port"), message, "choose another port for one of them")
+            default = getattr(Cluster.model_fields[path[0]].default, path[1])
+            yield Finding(other_path if port == default else path, message, "choose another port for one of them")
 
 
 def _asked(draft: Draft) -> Iterator[Finding]:

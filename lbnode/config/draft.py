@@ -133,6 +133,7 @@ class Draft:
     health_port: int | None
     agent_port: int | None
     metrics_port: int | None
+    proxy_metrics_port: int | None
     dns: DraftDns | None
 
     def with_role(self, role: str) -> list[DraftNode]:
@@ -225,6 +226,9 @@ def draft(data: Any, broken: set[Path], lost: set[Path]) -> Draft:
         health_port=sound.number(("health", "port"), Cluster.model_fields["health"].default.port),
         agent_port=sound.number(("agent_check", "port"), Cluster.model_fields["agent_check"].default.port),
         metrics_port=sound.number(("metrics", "port"), Cluster.model_fields["metrics"].default.port),
+        proxy_metrics_port=sound.number(
+            ("haproxy", "metrics_port"), Cluster.model_fields["haproxy"].default.metrics_port
+        ),
         dns=dnscheck.read(sound),
     )
 

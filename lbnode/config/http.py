@@ -114,6 +114,11 @@ class Haproxy(Model):
     max_connections: Connections | None = Field(
         None, description="Connections of a node's clients, all together; as its open files allow if left out."
     )
+    metrics_port: Annotated[int, Between(0, 65535)] = Field(
+        9479,
+        description="TCP port of HAProxy's own metrics on the node's addresses, for those who may ask the agent's; 0: "
+        "on loopback alone.",
+    )
     access_log: Flag = Field(False, description="Whether every request is logged, and not only what goes wrong.")
     raw: Raw = Field(Raw(), description="Lines as they are.")
 

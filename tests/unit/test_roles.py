@@ -454,7 +454,7 @@ def test_an_l7_node_decapsulates_and_runs_haproxy():
     assert Sysctl("net.ipv4.conf.lb-ipip.rp_filter", "0") in found
     assert Sysctl("net.ipv4.conf.all.rp_filter", "0") in found
     assert {row.address for row in found if isinstance(row, Address)} == {"198.51.100.1", "2001:db8:c633:6401::1"}
-    assert [row.checker for row in found if isinstance(row, File)] == ["", "haproxy"]
+    assert [row.checker for row in found if isinstance(row, File)] == ["", "", "haproxy"]
     assert [row.program for row in found if isinstance(row, Running)] == ["haproxy"]
 
 
