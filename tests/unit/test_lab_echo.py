@@ -78,26 +78,18 @@ def test_answers_come_from_the_address_that_was_asked(server, version):
     assert (name, words) == ("s1", "one two")
 
 
-def test_another_server_breaks_the_flow(server):
+@pytest.mark.parametrize(
+    ("name", "why"), [("s2", "answered by s2, instead of s1"), ("s1", "answered by s1, started anew")]
+)
+def test_another_server_breaks_the_flow_and_so_does_the_same_one_started_anew(server, name, why):
     flow, engine = flow_to(server.port), Engine()
     engine.rouse([flow])
     assert Servers(server).until(engine, lambda: flow.rounds >= 2)
     port = server.port
     server.close()
-    with closing(Server("s2", port)) as other:
+    with closing(Server(name, port)) as other:
         assert Servers(other).until(engine, lambda: flow.ended)
-    assert (flow.broken, flow.backend, flow.other) == ("answered by s2, instead of s1", "s1", "s2")
-
-
-def test_the_same_server_started_anew_breaks_it_too(server):
-    flow, engine = flow_to(server.port), Engine()
-    engine.rouse([flow])
-    assert Servers(server).until(engine, lambda: flow.rounds >= 2)
-    port = server.port
-    server.close()
-    with closing(Server("s1", port)) as other:
-        assert Servers(other).until(engine, lambda: flow.ended)
-    assert (flow.broken, flow.other) == ("answered by s1, started anew", "s1")
+    assert (flow.broken, flow.backend, flow.other) == (why, "s1", name)
 
 
 def test_a_datagram_that_is_refused_breaks_it_even_in_a_pause(server):
