@@ -10,10 +10,11 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from lbnode.errors import NotPermitted, NotReady
+from lbnode.errors import LbnodeError, NotPermitted, NotReady
 from lbnode.paths import Paths
 
 LINE_MAX = 16 * 1024 * 1024
+NOT_UNDERSTOOD = {"error": 'cannot understand: send one line such as {"ask": "status"}'}
 
 
 async def serve(paths: Paths, answers: dict[str, Callable[[], dict[str, Any]]]) -> asyncio.Server:
@@ -22,9 +23,12 @@ async def serve(paths: Paths, answers: dict[str, Callable[[], dict[str, Any]]]) 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await asyncio.wait_for(reader.readline(), 5)
-            reply = answers[json.loads(line)["ask"]]()
-        except (TimeoutError, ValueError, KeyError, TypeError):
-            reply = {"error": 'cannot understand: send one line such as {"ask": "status"}'}
+            reply = _reply(line, answers)
+        except (TimeoutError, ValueError):  # ValueError: a line without an end
+            reply = NOT_UNDERSTOOD
+        except OSError:
+            writer.transport.abort()
+            return
         writer.write(json.dumps(reply).encode() + b"\n")
         writer.close()
 
@@ -33,6 +37,29 @@ async def serve(paths: Paths, answers: dict[str, Callable[[], dict[str, Any]]]) 
     server = await asyncio.start_unix_server(connected, paths.agent_socket)
     paths.agent_socket.chmod(0o660)
     return server
+
+
+def _reply(line: bytes, answers: dict[str, Callable[[], dict[str, Any]]]) -> dict[str, Any]:
+    try:
+        answer = answers[json.loads(line)["ask"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return NOT_UNDERSTOOD
+    try:
+        return answer()
+    except LbnodeError as error:
+        return {"error": str(error)}
+
+
+def listens(paths: Paths) -> bool:
+    """Whether an agent is there, be it busy or hung: the kernel takes the connection for it."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(paths.agent_socket))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def ask(paths: Paths, what: str, timeout_s: float = 5.0) -> dict[str, Any] | None:
@@ -50,4 +77,6 @@ def ask(paths: Paths, what: str, timeout_s: float = 5.0) -> dict[str, Any] | Non
             raise NotPermitted(f"cannot talk to the agent at {paths.agent_socket}: not permitted") from error
         except (OSError, ValueError) as error:
             raise NotReady(f"cannot get an answer from the agent at {paths.agent_socket}: {error}") from error
+    if "error" in reply:
+        raise NotReady(f"cannot get an answer from the agent: {reply['error']}")
     return reply

@@ -164,8 +164,10 @@ def _once(items: tuple[tuple[Path, V], ...]) -> list[tuple[Path, V]]:
 
 def _pool(draft: Draft, pool: DraftPool, suggestions: Suggestions) -> Iterator[Finding]:
     if pool.nodes is None:
-        if draft.nodes_complete and not draft.with_role("backend"):
-            yield Finding(pool.path, f"pool '{pool.name}' has no node", _add("backend"), at_key=True)
+        nodes, complete = draft.members(pool.name)
+        if complete and not nodes:
+            hint = "give a backend its tags" if pool.tags else _add("backend")
+            yield Finding(pool.path, f"pool '{pool.name}' has no node", hint, at_key=True)
         return
     names = [name for name, node in draft.nodes.items() if node.role in ("backend", None)]
     yield from repeated(pool.nodes, "node '{}' is listed twice")
