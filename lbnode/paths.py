@@ -8,12 +8,13 @@ from pathlib import Path
 class Paths:
     """`etc` belongs to the operator and survives a reboot; `run` lives and dies with the kernel's state.
 
-    `config` is the cluster file when it is not `cluster.yaml` in `etc`.
+    `config` is the cluster file when it is not `cluster.yaml` in `etc`; `bpf` is a folder of a BPF file system.
     """
 
     etc: Path = field(default_factory=lambda: Path("/etc/lb"))
     run: Path = field(default_factory=lambda: Path("/run/lbnode"))
     config: Path | None = None
+    bpf: Path = field(default_factory=lambda: Path("/sys/fs/bpf/lbnode"))
 
     @property
     def cluster_file(self) -> Path:
@@ -54,6 +55,11 @@ class Paths:
     @property
     def exabgp_config(self) -> Path:
         return self.etc / "generated" / "exabgp.conf"
+
+    @property
+    def generations(self) -> Path:
+        """The Maglev tables that are and were in use (`lbnode.chance.generations`)."""
+        return self.etc / "generated" / "generations.json"
 
     @property
     def haproxy_socket(self) -> Path:

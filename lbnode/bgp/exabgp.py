@@ -22,7 +22,7 @@ from lbnode.templates import Templates
 
 TEMPLATE = "exabgp.conf.j2"
 CHECK_S = 120.0
-"""A check that is cut short begins anew with the next pass: on a machine that is too busy for it, it would never end."""
+"""A check that is cut short begins anew with the next pass: on a machine too busy for it, it would never end."""
 RELAY = (sys.executable, "-IS", str(Path(__file__).with_name("relay.py")))
 """Starts the relay: this interpreter, isolated, without site packages. A reload with another command keeps the relay
 that runs; ExaBGP starts the next one with it."""

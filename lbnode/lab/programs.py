@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from lbnode.lab import dns, echo, web
-from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, DNS_FILES, WEB_CONF, Lab
+from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, DNS_FILES, RUN, WEB_CONF, Lab
 from lbnode.lab.namespaces import Node
 from lbnode.lab.served import echo_ports
 from lbnode.lab.supervisor import Program, Supervisor
@@ -30,6 +30,8 @@ PRELOADED = (
     "jinja2",
     "lbnode.agent.loop",
     "lbnode.bgp.driver",
+    "lbnode.chance.driver",
+    "lbnode.chance.kernel",
     "lbnode.cli.agent",
     "lbnode.cli.apply",
     "lbnode.cli.check",
@@ -54,7 +56,7 @@ def start_network(lab: Lab, supervisor: Supervisor) -> None:
             argv = ["bird", "-f", "-c", str(BIRD_CONF), "-s", str(BIRD_SOCKET)]
             supervisor.add(Program(lab.nodes[name], BIRD, argv))
         if machine.role == "backend":
-            supervisor.add(Program(lab.nodes[name], WEB, web.command(WEB_CONF)))
+            supervisor.add(Program(lab.nodes[name], WEB, lambda: web.become(WEB_CONF, RUN)))
     for name, ports in echo_ports(lab.topology.cluster).items():
         supervisor.add(Program(lab.nodes[name], ECHO, partial(echo.serve, name, ports)))
     for name in dns.servers(lab.topology):

@@ -28,6 +28,9 @@ PURE = [
     "config/dns.py",
     "config/dnscheck.py",
     "config/advice.py",
+    "chance/generations.py",
+    "chance/layout.py",
+    "chance/elf.py",
     "config/http.py",
     "config/httpchecks.py",
     "haproxy/render.py",
@@ -48,6 +51,8 @@ PURE = [
     "doctor/packets.py",
     "doctor/programs.py",
     "doctor/rights.py",
+    "doctor/bgp.py",
+    "doctor/router.py",
     "lab/account.py",
     "lab/served.py",
 ]
