@@ -104,7 +104,7 @@ def _additions(wanted: Desired, drivers: Sequence[Driver]) -> Plan:
     announcements: they say which VIPs clients' packets come for."""
     keys = {row.key for row in wanted.rows}
     seen = chain.from_iterable(driver.observe(wanted.of(driver.kinds)).rows for driver in drivers)
-    found = diff((row for row in seen if isinstance(row, Announcement) or row.key in keys), wanted.rows, wanted.reasons)
+    found = diff((row for row in seen if isinstance(row, ANNOUNCING) or row.key in keys), wanted.rows, wanted.reasons)
     return replace(found, changes=tuple(change for change in found.changes if change.new is not None))
 
 
