@@ -133,11 +133,18 @@ def shares(counts: Mapping[str, int]) -> str:
 
 def reconfigure(stage: Stage, router: str, template: str) -> None:
     """Gives a router's BIRD another configuration, from a template of the topology."""
-    topology, node = stage.lab.topology, stage.node(router)
+    topology = stage.lab.topology
     sources = templates(topology.folder.parent, topology.folder)
-    node.write(BIRD_CONF, routing.config(sources, template, topology, router, RUN))
+    give_bird(stage, router, routing.config(sources, template, topology, router, RUN))
+
+
+def give_bird(stage: Stage, name: str, text: str) -> None:
+    """Another configuration, which BIRD takes while it runs."""
+    node = stage.node(name)
+    node.write(BIRD_CONF, text)
     done = node.run(["birdc", "-s", str(BIRD_SOCKET), "configure"])
-    expect("Reconfigured" in done.stdout or "Reconfiguration in progress" in done.stdout, "BIRD takes it", done.stdout)
+    taken = ("Reconfigured", "Reconfiguration in progress")
+    expect(any(word in done.stdout for word in taken), f"BIRD on {name} takes it", done.stdout)
 
 
 @dataclass(frozen=True)
