@@ -8,7 +8,7 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from lbnode.lab import dns, echo, frr, web
@@ -79,10 +79,10 @@ def start_nodes(lab: Lab, supervisor: Supervisor, agents: bool = True) -> None:
         start_agents(lab, supervisor)
 
 
-def start_agents(lab: Lab, supervisor: Supervisor) -> None:
-    """The agent of every node in the cluster file."""
+def start_agents(lab: Lab, supervisor: Supervisor, names: Collection[str] | None = None) -> None:
+    """The agent of every node in the cluster file, or of these."""
     for name, machine in lab.topology.machines.items():
-        if machine.role:
+        if machine.role and (names is None or name in names):
             supervisor.add(_agent(lab.nodes[name], machine.role))
 
 

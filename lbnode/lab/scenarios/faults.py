@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def run(folder: Path, scale: str, work: Path, only: Sequence[str], faults: Seque
             stage = Stage(lab, supervisor, {topology.clients.name: crowd}, report)
             victims = _chosen(stage, only)
             with report.step("programs on every node"):
-                programs.start_nodes(lab, supervisor)
+                _start(stage)
                 _settle(stage)
             cells = [_cell(stage, victim, fault) for victim in victims for fault in wanted]
             stage.close()
@@ -130,6 +131,19 @@ def _chosen(stage: Stage, only: Sequence[str]) -> list[Victim]:
     return [victim for victim in found if not only or victim.program in only]
 
 
+def _start(stage: Stage) -> None:
+    """One node after the other: on one processor, ExaBGP's checks of all their configurations at once take too long."""
+    machines = stage.lab.topology.machines
+    programs.start_nodes(stage.lab, stage.supervisor, agents=False)
+    for name in stage.lab.topology.announcers:
+        programs.start_agents(stage.lab, stage.supervisor, [name])
+        stage.wait(
+            partial(stage.node(name).exists, str(PATHS.exabgp_config)), SETTLED_S, f"ExaBGP's file on {name}", 0.2
+        )
+    others = [name for name in machines if name not in stage.lab.topology.announcers]
+    programs.start_agents(stage.lab, stage.supervisor, others)
+
+
 def _settle(stage: Stage) -> None:
     """Until every VIP has a way on some router, every request is answered, and no way has come for a while."""
     vips = set(stage.vips)
@@ -155,7 +169,7 @@ def _cell(stage: Stage, victim: Victim, fault: Fault) -> Cell:
     with stage.report.step(f"{victim.name} of {victim.machine}: {fault.name}"):
         _rule(stage, victim)
         stage.crowd.start(group, mix(FLOWS, KINDS, stage.vips, stage.clients), tick_s=0.5)
-        with Eyes(stage) as eyes:
+        with Eyes(stage, **_own(stage, victim)) as eyes:
             eyes.mark()
             stopped = 0.0
             for number in range(fault.count):
@@ -181,6 +195,12 @@ def _cell(stage: Stage, victim: Victim, fault: Fault) -> Cell:
             f" {cell.failed} requests failed"
         )
         return cell
+
+
+def _own(stage: Stage, victim: Victim) -> dict[str, Sequence[str]]:
+    """What to look at: the ways through a machine that announces, or the table of a router."""
+    machine = stage.lab.topology.machines[victim.machine]
+    return {"routers": [machine.name]} if victim.program == BIRD else {"hops": machine.every_address}
 
 
 def _harm(stage: Stage, victim: Victim, fault: Fault, last: bool) -> float:
