@@ -10,7 +10,7 @@ APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
 PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables
 # Peers to compare with, and a second kernel to test on.
-test kernel-test smp-test lab-test bench: PROGRAMS += keepalived socat qemu-system-x86 busybox-static
+test kernel-test smp-test lab-test bench: PROGRAMS += keepalived exabgp socat qemu-system-x86 busybox-static
 # A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).
 COMPILER := $(shell grep -qs amx_tile /proc/cpuinfo && ! command -v cc >/dev/null && echo gcc)
 MISSING   = $(shell for p in $(PROGRAMS) $(COMPILER); do \
@@ -63,7 +63,7 @@ system:
 		echo "installing: $$missing"; \
 		$(APT) update -q; \
 		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $$missing; \
-		if [ -d /run/systemd/system ]; then for unit in haproxy bird keepalived nginx; do case "$$missing" in *$$unit*) \
+		if [ -d /run/systemd/system ]; then for unit in haproxy bird keepalived exabgp nginx; do case "$$missing" in *$$unit*) \
 			$(subst apt-get,systemctl,$(APT)) disable --now $$unit;; esac; done; fi; \
 	fi
 

@@ -29,6 +29,7 @@ class _Found:
 
     content: bytes = b""
     mode: int = 0
+    group: int = -1
     other: str = ""
 
     @property
@@ -58,7 +59,8 @@ class FileDriver:
             if found.refusal:
                 foreign.append(f"file {row.path}: {found.refusal}")
             else:
-                rows.append(File(row.path, found.content.decode(errors="replace"), found.mode, row.checker))
+                content = found.content.decode(errors="replace")
+                rows.append(File(row.path, content, found.mode, _group_name(row, found), row.checker))
         return Observed(tuple(rows), tuple(foreign))
 
     def apply(self, changes: Sequence[Change]) -> list[Result]:
@@ -99,6 +101,8 @@ class FileDriver:
                     said = complaint.replace(str(candidate), str(rejected))
                     return f"cannot write {target}: {row.checker} rejects it, kept as {rejected}: {said}"
                 os.fsync(file.fileno())
+                if (group := _group(row.group)) is not None:
+                    os.fchown(file.fileno(), -1, group)
                 os.fchmod(file.fileno(), row.mode)
             candidate.rename(target)
             rejected.unlink(missing_ok=True)
@@ -122,13 +126,29 @@ def _find(path: Path) -> _Found | None:
         if not stat.S_ISREG(status.st_mode):
             return _Found(other=_word(status.st_mode))
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-            return _Found(file.read(), stat.S_IMODE(status.st_mode))
+            return _Found(file.read(), stat.S_IMODE(status.st_mode), status.st_gid)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
         raise NotPermitted(f"cannot read {path}: {error.strerror}") from error
     except OSError as error:
         raise LbnodeError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _group(name: str) -> int | None:
+    """The number of a group; None when this host has none of that name, or it does not matter."""
+    import grp
+
+    try:
+        return grp.getgrnam(name).gr_gid if name else None
+    except KeyError:
+        return None
+
+
+def _group_name(row: File, found: _Found) -> str:
+    """As the row has it when it is so, or when that cannot be."""
+    wanted = _group(row.group)
+    return row.group if wanted in (None, found.group) else str(found.group)
 
 
 def _word(mode: int) -> str:

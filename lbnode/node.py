@@ -50,6 +50,7 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
     """All that it depends on: what people and probes say, and, where that is not decided afresh each time, what the
     node does already."""
     version, ended, announced = (2, 6), frozenset[str](), frozenset[str]()
+    passwords: Mapping[str, str] = {}
     if identity.role == "l7":
         from lbnode.haproxy.program import version as haproxy_version
 
@@ -60,11 +61,24 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
         ended = policy.ended()
     if announces(identity, cluster):
         from lbnode.bgp import driver as bgp
+        from lbnode.bgp.passwords import read
 
-        announced = bgp.announced(identity.paths)
+        announced, passwords = bgp.announced(identity.paths), read(cluster, identity.name)
     templates = load_templates(identity.paths.templates)
     filters = identity.role == "backend" and _filters()
-    return Inputs(cluster, identity.name, admin, health, templates, identity.paths, version, ended, announced, filters)
+    return Inputs(
+        cluster,
+        identity.name,
+        admin,
+        health,
+        templates,
+        identity.paths,
+        version,
+        ended,
+        announced,
+        filters,
+        passwords,
+    )
 
 
 def announces(identity: Identity, cluster: Cluster) -> bool:

@@ -41,6 +41,11 @@ class Paths:
         return self.etc / "generated" / "exabgp.conf"
 
     @property
+    def announceable(self) -> Path:
+        """The networks that may be announced: from the cluster file, for the relay's last look."""
+        return self.etc / "generated" / "announceable"
+
+    @property
     def haproxy_socket(self) -> Path:
         """HAProxy's runtime API (the worker's socket)."""
         return self.run / "haproxy" / "admin.sock"

@@ -1,5 +1,8 @@
 """The relay: ExaBGP runs it as its API process, and it makes ExaBGP announce what the file `wanted` says.
 
+Whatever `wanted` says, nothing is announced that is not in the list of the cluster file, which is read from a file of
+its own: here it is looked at for the last time.
+
 It holds no state of its own. What ExaBGP runs with, which peers it has and what it announces is asked of ExaBGP (at the
 start and after each reload); what should be is read from `wanted` whenever inotify reports it. The difference is told,
 and the outcome is left in `told`, by rename. A lock on `relay.lock` beside them says that it lives.
@@ -10,6 +13,7 @@ and every route with it (reactor/api/processes.py, `_record_respawn`). It needs 
 
 import copy
 import fcntl
+import ipaddress
 import json
 import os
 import sys
@@ -21,8 +25,10 @@ if __name__ == "__main__":  # started as a script, by an interpreter that may no
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lbnode.bgp import words
+from lbnode.bgp.guard import Guard
 from lbnode.bgp.inotify import Watch
 from lbnode.bgp.pipe import Pipe
+from lbnode.bgp.reasons import silent
 
 BATCH = 50
 """Commands on their way at once: far below what a pipe holds, so that neither side can block the other."""
@@ -32,10 +38,10 @@ REFUSED = "its log says why; once it has refused one, only a restart helps: syst
 
 
 class Relay:
-    """One life between ExaBGP's pipe and the two files."""
+    """One life between ExaBGP's pipe and the files."""
 
-    def __init__(self, wanted: Path, told: Path) -> None:
-        self.wanted_file, self.told_file = wanted, told
+    def __init__(self, wanted: Path, told: Path, announceable: Path) -> None:
+        self.wanted_file, self.told_file, self.guard_file = wanted, told, announceable
         self.pipe = Pipe(self.on_event)
         self.watch: Watch | None = None
         self.lock = -1
@@ -44,11 +50,15 @@ class Relay:
         self.settled = ""
         self.told: dict[words.Key, words.Route] = {}
         self.refused: dict[words.Key, str] = {}
+        self.permitted: dict[words.Key, words.Route] = {}
+        self.barred: dict[words.Key, str] = {}
+        self.guard: Guard | None = None
+        self.unfinished: set[str] = set()
         self.config = ""
         self.neighbors: dict[str, words.Neighbor] = {}
         self.peers: dict[str, dict[str, Any]] = {}
         self.heard_of: set[str] = set()
-        self.problems = {"wanted": "", "reload": ""}
+        self.problems = {"wanted": "", "announceable": "", "reload": ""}
         self.retry_at, self.retry_s = 0.0, RETRY_S[0]
         self.published: object = None
 
@@ -62,6 +72,7 @@ class Relay:
                 self.reload()
             while self.tell():
                 self.publish()
+            self.finish()
             self.publish()
             self.pipe.wait(1.0 if self.watch is None else self.reload_in())
 
@@ -108,14 +119,37 @@ class Relay:
             self.problems["wanted"] = f"cannot read {self.wanted_file}: {error}; keeping what it said before"
             return
         self.problems["wanted"] = ""
+        self.read_guard()
+        self.bar()
         self.refused.clear()
         self.retry_at, self.retry_s = 0.0, RETRY_S[0]
+
+    def read_guard(self) -> None:
+        """Without a list nothing new is announced, and nothing that stands is withdrawn for the lack of it."""
+        try:
+            self.guard = Guard.from_text(self.guard_file.read_text(encoding="utf-8"))
+            self.problems["announceable"] = ""
+        except (OSError, ValueError) as error:
+            lacking = "announcing nothing new" if self.guard is None else "going by what it said before"
+            self.problems["announceable"] = f"cannot read {self.guard_file}: {error}; {lacking}"
+
+    def bar(self) -> None:
+        """Works out what may be told of what is wanted, and why the rest may not."""
+        wanted = self.wanted.routes if self.wanted else {}
+        if self.guard is None:
+            why = f"{self.guard_file} cannot be read"
+            self.barred = {key: why for key in wanted if key not in self.told}
+            self.permitted = {key: self.told[key] for key in wanted if key in self.told}
+            return
+        why, permits = f"it is outside of what {self.guard_file} permits", self.guard.permits
+        self.barred = {key: why for key in wanted if not permits(ipaddress.ip_network(key[1]))}
+        self.permitted = {key: route for key, route in wanted.items() if key not in self.barred}
 
     def tell(self) -> bool:
         """Tells ExaBGP a batch of the difference; False when there was none."""
         if self.wanted is None:
             return False
-        steps = words.difference(self.told, self.wanted.routes, self.neighbors)
+        steps = words.difference(self.told, self.permitted, self.neighbors)
         batch = [step for step in steps if step.key not in self.refused][:BATCH]
         if not batch:
             self.settled = self.wanted.serial
@@ -126,10 +160,19 @@ class Relay:
                 self.told.pop(step.key, None)
             elif answer != "error":
                 self.told[step.key] = step.route
-            elif self.wanted.routes.get(step.key) == step.route:
+            elif self.permitted.get(step.key) == step.route:
                 peer = step.key[0]
-                self.refused[step.key] = "see its log" if peer in self.peers else f"it has no neighbor {peer}"
+                why = "see its log" if peer in self.peers else f"it has no neighbor {peer}"
+                self.refused[step.key] = f"ExaBGP refused it: {why}"
         return True
+
+    def finish(self) -> None:
+        """Tells peers that restart gracefully, once after each start of their session, that they have heard all: what
+        they kept from before and have not heard again, they forget now, and not a moment earlier."""
+        due = sorted(peer for peer in self.unfinished if self.neighbors.get(peer, words.Neighbor()).restarts)
+        if due and self.wanted is not None and self.guard is not None:
+            self.pipe.ask([words.end_of_rib(peer) for peer in due])
+            self.unfinished.clear()
 
     def learn(self) -> None:
         """Asks ExaBGP for everything that is not in the files."""
@@ -143,6 +186,7 @@ class Relay:
             if peer not in self.heard_of:  # an event that came meanwhile is newer
                 self.set_state(peer, states.get(peer, "down"), "")
         self.told = words.routes_from(self.pipe.show("show adj-rib out"))
+        self.bar()
         self.refused.clear()
 
     def reload_in(self) -> float | None:
@@ -177,13 +221,20 @@ class Relay:
 
     def set_state(self, peer: str, state: str, reason: str) -> None:
         """`since`: when it last came up or ceased to be up, seconds since 1970. Attempts to connect do not count."""
+        (self.unfinished.add if state == "up" else self.unfinished.discard)(peer)
         old = self.peers.get(peer)
         same = old is not None and (old["state"] == "up") == (state == "up")
         since = old["since"] if old and same else round(time.time(), 3)
-        self.peers[peer] = {"state": state, "since": since, "reason": reason or (old["reason"] if old and same else "")}
+        if state == "down" and not reason:
+            reason = old["reason"] if old and same else ""
+            reason = reason or silent(self.neighbors.get(peer, words.Neighbor()).secured)
+        elif not reason and same:
+            reason = old["reason"] if old else ""
+        self.peers[peer] = {"state": state, "since": since, "reason": reason}
 
     def publish(self) -> None:
         """Writes `told`, when it differs from what was written before."""
+        refused = self.refused | self.barred
         value = {
             "pid": os.getpid(),
             "since": self.since,
@@ -192,7 +243,10 @@ class Relay:
             "announced": [
                 {"peer": key[0], "prefix": key[1], **words.BLANK, **self.told[key]} for key in sorted(self.told)
             ],
-            "refused": [{"peer": key[0], "prefix": key[1], "why": why} for key, why in sorted(self.refused.items())],
+            "refused": [
+                {"peer": key[0], "prefix": key[1], "why": why}
+                for key, why in sorted((self.refused | self.barred).items())
+            ],
             "peers": self.peers,
             "problem": "; ".join(filter(None, self.problems.values())),
         }
@@ -222,10 +276,10 @@ def complain(message: str) -> None:
 
 
 def main() -> None:
-    """Arguments: the files `wanted` and `told`."""
+    """Arguments: the files `wanted`, `told` and `announceable`."""
     os.umask(0o022)  # ExaBGP's own umask would keep others from reading `told`
     while True:
-        relay = Relay(*map(Path, sys.argv[1:3]))
+        relay = Relay(*map(Path, sys.argv[1:4]))
         try:
             relay.run()
         except EOFError:

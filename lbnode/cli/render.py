@@ -2,6 +2,7 @@
 
 import click
 
+from lbnode.bgp import exabgp
 from lbnode.cli.options import Common, common
 from lbnode.errors import Missing
 from lbnode.health.state import Health, Probe
@@ -20,7 +21,7 @@ def render(common: Common, what: str) -> int:
     """Print haproxy.cfg, exabgp.conf or the IPVS table of this node (choose another with --node).
 
     By the cluster file alone, as if every server were up. The table is for `ipvsadm --restore`, which adds to what is
-    there: on a node that announces nothing, `ipvsadm --clear` goes before it.
+    there: on a node that announces nothing, `ipvsadm --clear` goes before it. Passwords are masked.
     """
     identity = common.identity(None)
     unknown: dict[Probe, Health] = {}
@@ -29,6 +30,7 @@ def render(common: Common, what: str) -> int:
     if not content:
         why = f"{identity.name} ({identity.role}) has none; choose another node with --node"
         raise Missing(f"cannot render {what}: {why}")
+    content = exabgp.masked(content)
     common.show({"path": path, "content": content}, content.rstrip("\n"))
     return 0
 

@@ -44,13 +44,13 @@ class Peer(Model):
         None, description="Where the session begins; the node's own address of the family if left out."
     )
     multihop: Annotated[int, Between(2, 255)] | None = Field(
-        None, description="The peer is up to so many hops away; left out: it is on the node's own link."
+        None, description="TTL of packets to the peer: it may be so many hops away; the kernel's own if left out."
     )
     password_file: Program | None = Field(
         None, description="A file that only its owner and group may read, with the TCP MD5 password (RFC 2385)."
     )
     ttl_security: Annotated[int, Between(1, 254)] | None = Field(
-        None, description="Packets from more hops away than so many are dropped (RFC 5082); 1: the own link."
+        None, description="Packets from further away than so many hops are dropped (RFC 5082); 1: the own link."
     )
     passive: Flag = Field(False, description="Whether the peer connects to the node, on port 179.")
     hold_time_s: HoldTime | None = Field(None, description="BGP hold time, seconds; the cluster's if left out.")
@@ -59,6 +59,9 @@ class Peer(Model):
         None, description="For so many seconds the peer keeps the routes of a session that broke (RFC 4724)."
     )
     attributes: Attributes = Field(Attributes(), description="What this peer is told besides.")
+
+    def speaks_with(self, node_name: str) -> bool:
+        return self.nodes is None or node_name in self.nodes
 
 
 class Bgp(Model):

@@ -15,7 +15,8 @@ from lbnode.templates import Templates
 class Inputs:
     """Everything a role looks at: the files, the health, and what this node does already. `ended`: the real servers'
     addresses with a local route, whose flows are being ended; `announced`: the VIPs that are announced;
-    `filters`: whether the kernel has nf_tables (only backends ask)."""
+    `filters`: whether the kernel has nf_tables (only backends ask);
+    `passwords`: of BGP sessions, by the peer's name, never to be shown."""
 
     cluster: Cluster
     name: str
@@ -27,6 +28,7 @@ class Inputs:
     ended: frozenset[str] = frozenset()
     announced: frozenset[str] = frozenset()
     filters: bool = False
+    passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def node(self) -> Node:

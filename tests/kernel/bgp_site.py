@@ -10,12 +10,14 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from lbnode.bgp import exabgp
 from lbnode.bgp.driver import ExabgpDriver, peers
+from lbnode.bgp.guard import Guard
 from lbnode.config.model import Cluster
 from lbnode.lab.wait import wait_until
 from lbnode.paths import Paths
@@ -78,6 +80,7 @@ class Site:
         text = exabgp.config(load(), cluster, "l4-1", self.paths)
         self.paths.exabgp_config.parent.mkdir(parents=True, exist_ok=True)
         self.paths.exabgp_config.write_text(text)
+        self.paths.announceable.write_text(Guard(map(ip_network, ("198.51.100.0/24", "2001:db8:100::/48"))).text)
         assert exabgp.check(self.paths.exabgp_config) == ""
         return Running("exabgp", exabgp.digest(text))
 
@@ -123,7 +126,7 @@ class Site:
                 prefix = match[1] or prefix
                 key = (prefix, match[2])
                 found[key] = ""
-            elif match := re.match(r"\s+BGP.(next_hop|med|community): (\S.*)", line):
+            elif match := re.match(r"\s+BGP.(next_hop|med|local_pref|community|large_community|as_path): (\S.*)", line):
                 found[key] = f"{found[key]} {match[2]}".strip()
         return found
 

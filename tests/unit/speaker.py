@@ -4,8 +4,10 @@ import contextlib
 import json
 import subprocess
 import threading
+from ipaddress import ip_network
 
 from lbnode.bgp import exabgp
+from lbnode.bgp.guard import Guard
 from lbnode.paths import Paths
 
 
@@ -26,10 +28,16 @@ class Speaker:
         self.thread = threading.Thread()
 
     def start(self) -> None:
-        argv = [*exabgp.RELAY, str(self.paths.bgp_wanted), str(self.paths.bgp_told)]
+        if not self.paths.announceable.exists():
+            self.permit("198.51.0.0/16")
+        argv = [*exabgp.RELAY, *map(str, (self.paths.bgp_wanted, self.paths.bgp_told, self.paths.announceable))]
         self.relay = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
+
+    def permit(self, *networks: str) -> None:
+        self.paths.announceable.parent.mkdir(parents=True, exist_ok=True)
+        self.paths.announceable.write_text(Guard(map(ip_network, networks)).text)
 
     def stop(self) -> int:
         """The end of ExaBGP: its pipes close. Returns how the relay ended."""
