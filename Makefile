@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN    := .venv/bin
 APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
-PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables
+PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables curl openssl gdnsd
 # Peers to compare with, and a second kernel to test on.
 test kernel-test smp-test lab-test bench: PROGRAMS += keepalived exabgp socat qemu-system-x86 busybox-static
 # A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).
@@ -44,6 +44,8 @@ docs: venv
 	$(BIN)/python -m lbnode.config.reference > docs/reference/cluster-file.md
 	$(BIN)/python -m lbnode.cli.reference > docs/reference/commands.md
 	$(BIN)/python -m lbnode.agent.metrics > docs/reference/metrics.md
+	set -e; for f in lab/*/topology.yaml; do \
+		$(BIN)/lbnode lab graph $$(basename $$(dirname $$f)) > $$(dirname $$f)/drawing.svg; done
 
 format: venv
 	$(BIN)/ruff format -q .
@@ -63,7 +65,7 @@ system:
 		echo "installing: $$missing"; \
 		$(APT) update -q; \
 		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $$missing; \
-		if [ -d /run/systemd/system ]; then for unit in haproxy bird keepalived exabgp nginx; do case "$$missing" in *$$unit*) \
+		if [ -d /run/systemd/system ]; then for unit in haproxy bird keepalived exabgp nginx gdnsd; do case "$$missing" in *$$unit*) \
 			$(subst apt-get,systemctl,$(APT)) disable --now $$unit;; esac; done; fi; \
 	fi
 

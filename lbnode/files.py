@@ -7,6 +7,7 @@ someone else and is never written over or removed; symbolic links are not follow
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -64,59 +65,103 @@ class FileDriver:
         return Observed(tuple(rows), tuple(foreign))
 
     def apply(self, changes: Sequence[Change]) -> list[Result]:
-        """A file that its checker rejects leaves the old one in place and stays beside it as `<name>.rejected`."""
-        return [Result(change, self._carry_out(change)) for change in changes]
-
-    def _carry_out(self, change: Change) -> str:
-        row = cast("File", change.row)
-        verb = "remove" if change.new is None else "write"
+        """A file that its checker rejects leaves the old one in place and stays beside it as `<name>.rejected`; files
+        of the same batch that it speaks of are then left as they were too."""
+        staged: dict[str, Path] = {}
+        errors = [""] * len(changes)
         try:
-            found = _find(Path(row.path))
-            if found is not None and found.refusal:
-                return f"cannot {verb} {row.path}: {found.refusal}; move it away"
-            if change.new is None:
-                Path(row.path).unlink(missing_ok=True)
-                return ""
-            return self._write(row)
-        except LbnodeError as error:
-            return str(error)
-        except OSError as error:
-            return f"cannot {verb} {row.path}: {error.strerror or error}"
+            for step in (self._prepare, self._check, self._finish):
+                for place, change in enumerate(changes):
+                    errors[place] = errors[place] or _tried(change, step, staged)
+                rejected = [change.row for place, change in enumerate(changes) if errors[place]]
+                for place, change in enumerate(changes):
+                    errors[place] = errors[place] or _held_back(change, rejected)
+        finally:
+            for candidate in staged.values():
+                with suppress(OSError):
+                    candidate.unlink(missing_ok=True)
+        return [Result(change, error) for change, error in zip(changes, errors, strict=True)]
 
-    def _write(self, row: File) -> str:
-        """The error, or "" once the file is in place and on the disk."""
+    def _prepare(self, row: File, wanted: bool, staged: dict[str, Path]) -> str:
+        """Writes the new content beside the old. The error, or ""."""
         target = Path(row.path)
+        found = _find(target)
+        if found is not None and found.refusal:
+            return f"cannot {'write' if wanted else 'remove'} {target}: {found.refusal}; move it away"
+        if not wanted:
+            return ""
         if MARK not in row.content.split("\n", 1)[0]:
             return f"cannot write {target}: its first line does not say '{MARK}'; a template must keep that"
         _make_directories(target.parent)
-        candidate = target.with_name(f".{target.name}.new")
-        rejected = target.with_name(f"{target.name}.rejected")
-        candidate.unlink(missing_ok=True)
-        try:
-            with os.fdopen(os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(row.content.encode())
-                file.flush()
-                if complaint := self._complaint(row, candidate):
-                    candidate.rename(rejected)
-                    said = complaint.replace(str(candidate), str(rejected))
-                    return f"cannot write {target}: {row.checker} rejects it, kept as {rejected}: {said}"
-                os.fsync(file.fileno())
-                if (group := _group(row.group)) is not None:
-                    os.fchown(file.fileno(), -1, group)
-                os.fchmod(file.fileno(), row.mode)
-            candidate.rename(target)
-            rejected.unlink(missing_ok=True)
-        finally:
-            candidate.unlink(missing_ok=True)
-        _sync_directory(target.parent)
+        staged[row.path] = candidate = target.with_name(f".{target.name}.new")
+        _write(candidate, row.content, row.mode, _group(row.group))
         return ""
 
-    def _complaint(self, row: File, candidate: Path) -> str:
-        if not row.checker:
+    def _check(self, row: File, wanted: bool, staged: dict[str, Path]) -> str:
+        """What its checker says against it, read together with the other new files."""
+        if not wanted or not row.checker:
             return ""
         if row.checker not in self.checkers:
             raise LbnodeError(f"cannot write {row.path}: no checker is called {row.checker!r}")
-        return self.checkers[row.checker](candidate)
+        target = Path(row.path)
+        rejected = target.with_name(f"{target.name}.rejected")
+        checked = candidate = staged[row.path]
+        others = {path: place for path, place in staged.items() if path != row.path and path in row.content}
+        if others:
+            content = row.content
+            for path, place in others.items():
+                content = content.replace(path, str(place))
+            staged[f"{row.path} as checked"] = checked = target.with_name(f".{target.name}.checked")
+            _write(checked, content, 0o600)
+        complaint = self.checkers[row.checker](checked)
+        if not complaint:
+            return ""
+        candidate.rename(rejected)
+        said = complaint.replace(str(checked), str(rejected))
+        for path, place in others.items():
+            said = said.replace(str(place), path)
+        return f"cannot write {target}: {row.checker} rejects it, kept as {rejected}: {said}"
+
+    def _finish(self, row: File, wanted: bool, staged: dict[str, Path]) -> str:
+        target = Path(row.path)
+        if wanted:
+            staged[row.path].rename(target)
+            target.with_name(f"{target.name}.rejected").unlink(missing_ok=True)
+        else:
+            target.unlink(missing_ok=True)
+        _sync_directory(target.parent)
+        return ""
+
+
+def _tried(change: Change, step: Callable[[File, bool, dict[str, Path]], str], staged: dict[str, Path]) -> str:
+    row = cast("File", change.row)
+    try:
+        return step(row, change.new is not None, staged)
+    except LbnodeError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot {'remove' if change.new is None else 'write'} {row.path}: {error.strerror or error}"
+
+
+def _held_back(change: Change, failed: Sequence[Row]) -> str:
+    """Why a file must not be written: another one, which it speaks of or which speaks of it, cannot be."""
+    own = cast("File", change.row)
+    for row in failed:
+        if isinstance(row, File) and row.path != own.path and (own.path in row.content or row.path in own.content):
+            return f"held back: {row.path}, which belongs to it, cannot be written"
+    return ""
+
+
+def _write(path: Path, content: str, mode: int, group: int | None) -> None:
+    """A new file with this content, on the disk; `group` None for the writer's own."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content.encode())
+        file.flush()
+        os.fsync(file.fileno())
+        if group is not None:
+            os.fchown(file.fileno(), -1, group)
+        os.fchmod(file.fileno(), mode)
 
 
 def _find(path: Path) -> _Found | None:

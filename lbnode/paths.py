@@ -33,8 +33,18 @@ class Paths:
         return self.etc / "agent-check"
 
     @property
+    def dns_addresses(self) -> Path:
+        """What an operator takes out of the answers of a DNS server; gdnsd follows it."""
+        return self.etc / "dns-addresses"
+
+    @property
     def haproxy_config(self) -> Path:
         return self.etc / "generated" / "haproxy.cfg"
+
+    @property
+    def haproxy_tables(self) -> Path:
+        """The maps and lists that haproxy.cfg speaks of."""
+        return self.etc / "generated" / "haproxy"
 
     @property
     def exabgp_config(self) -> Path:

@@ -41,6 +41,9 @@ ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - nothing is bound to it
 PROBE_MARKS = 0x6C000000
 """Firewall marks of our probes: from this one on, 2^24 of them."""
 
+SH_SLOTS = 256
+"""Slots in a table of scheduler sh, CONFIG_IP_VS_SH_TAB_BITS's default (net/netfilter/ipvs/Kconfig)."""
+
 
 class ServiceKey(NamedTuple):
     """What IPVS knows a virtual service by. `vip` is an address in its canonical text form. A service by firewall mark

@@ -186,6 +186,7 @@ class Agent:
         try:
             with exclusive(identity.paths.lock):
                 self._desired = self._decisions.desired(self._cluster, self._reading.state, self._monitor.health)
+                self._tell("password", self._decisions.problem)
                 done = run(self._desired, self._drivers, last=self._left)
         except LbnodeError as error:
             self._counts.add(None)

@@ -150,7 +150,9 @@ def neighbors_from(lines: Sequence[str]) -> tuple[dict[str, Neighbor], str]:
             settings[match[1]] = match[2]
         elif re.match(r"\s+md5-password ", line):
             settings["secured"] = "true"
-    return {peer: _neighbor(seen) for peer, seen in peers.items()}, digests[0] if len(digests) == len(peers) and len(set(digests)) == 1 else ""
+    return {peer: _neighbor(seen) for peer, seen in peers.items()}, digests[0] if len(digests) == len(peers) and len(
+        set(digests)
+    ) == 1 else ""
 
 
 def _neighbor(settings: Mapping[str, str]) -> Neighbor:

@@ -25,7 +25,7 @@ VERBS = {
     "drain": ("lbnode.cli.maintenance", "Take no new flows; keep the ones there are."),
     "maint": ("lbnode.cli.maintenance", "Take this node out of service."),
     "ready": ("lbnode.cli.maintenance", "Put this node back into service."),
-    "render": ("lbnode.cli.render", "Print haproxy.cfg, exabgp.conf or the IPVS table of this node"),
+    "render": ("lbnode.cli.render", "Print haproxy.cfg, exabgp.conf, the IPVS table or gdnsd's files of this node"),
     "schema": ("lbnode.cli.schema", "Print the JSON Schema of the cluster file."),
     "lab": ("lbnode.cli.lab", "Run whole networks on a real kernel: routers, L4, L7, backends, clients."),
 }

@@ -92,6 +92,18 @@ def disruption(
 @lab.command()
 @click.argument("topology")
 @scale_option
+def graph(topology: str, scale: str) -> int:
+    """Draw a topology: machines, LANs, addresses, VIPs, autonomous systems. Prints SVG."""
+    from lbnode.lab.build import load
+    from lbnode.lab.graph import draw
+
+    click.echo(draw(load(_folder(topology), scale)), nl=False)
+    return 0
+
+
+@lab.command()
+@click.argument("topology")
+@scale_option
 def up(topology: str, scale: str) -> int:
     """Bring a topology up in the background, with everything running."""
     from lbnode.lab import session

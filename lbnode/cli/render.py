@@ -1,4 +1,4 @@
-"""`lbnode render`: prints a generated file as it would be written, or the IPVS table for ipvsadm."""
+"""`lbnode render`: prints a generated file as it would be written, the IPVS table for ipvsadm, or gdnsd's files."""
 
 import click
 
@@ -15,14 +15,18 @@ from lbnode.roles.inputs import Desired
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["haproxy", "exabgp", "ipvsadm"]))
+@click.argument("what", type=click.Choice(["haproxy", "exabgp", "ipvsadm", "gdnsd", "gdnsd-zone"]))
 @common
 def render(common: Common, what: str) -> int:
-    """Print haproxy.cfg, exabgp.conf or the IPVS table of this node (choose another with --node).
+    """Print haproxy.cfg, exabgp.conf, the IPVS table or gdnsd's files of this node (choose another with --node).
 
     By the cluster file alone, as if every server were up. The table is for `ipvsadm --restore`, which adds to what is
-    there: on a node that announces nothing, `ipvsadm --clear` goes before it. Passwords are masked.
+    there: on a node that announces nothing, `ipvsadm --clear` goes before it. gdnsd and gdnsd-zone are for a DNS
+    server of the section dns: /etc/gdnsd/config, and the file in /etc/gdnsd/zones/ that has the zone's name.
+    Passwords are masked.
     """
+    if what in ("gdnsd", "gdnsd-zone"):
+        return _gdnsd(common, what)
     identity = common.identity(None)
     unknown: dict[Probe, Health] = {}
     desired = desired_state(identity, load_cluster(identity), READY, unknown)
@@ -31,6 +35,21 @@ def render(common: Common, what: str) -> int:
         why = f"{identity.name} ({identity.role}) has none; choose another node with --node"
         raise Missing(f"cannot render {what}: {why}")
     content = exabgp.masked(content)
+    common.show({"path": path, "content": content}, content.rstrip("\n"))
+    return 0
+
+
+def _gdnsd(common: Common, what: str) -> int:
+    from lbnode import gdnsd
+    from lbnode.config.load import load
+    from lbnode.templates import load as load_templates
+
+    cluster, templates = load(common.paths.cluster_file), load_templates(common.paths.templates)
+    if what == "gdnsd":
+        path, content = "/etc/gdnsd/config", gdnsd.config(templates, cluster, common.node, common.paths)
+    else:
+        content = gdnsd.zone(templates, cluster)
+        path = f"/etc/gdnsd/zones/{cluster.dns.zone if cluster.dns else ''}"
     common.show({"path": path, "content": content}, content.rstrip("\n"))
     return 0
 

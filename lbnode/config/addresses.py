@@ -118,7 +118,8 @@ def _without(draft: Draft, service: DraftService, version: int) -> tuple[list[st
 def _reach(draft: Draft, said: set[Said]) -> Iterator[Finding]:
     """Every L7 node must reach every server of the pools it serves, or some flows meet a server that is never up."""
     l7 = [node for node in draft.with_role("l7") if node.certain]
-    for name in dict.fromkeys(service.pool for service in draft.services.values() if service.through == "l7"):
+    through = [service for service in draft.services.values() if service.through == "l7"]
+    for name in dict.fromkeys(name for service in through for name in service.pools):
         members = [node for node in draft.members(name)[0] if node.certain]
         bad = _cut_off(members, l7, said)
         cut = _cut_off(l7, bad, said)

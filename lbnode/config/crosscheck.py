@@ -1,14 +1,15 @@
 """What a cluster file says against itself, across services, pools and nodes. PURE.
 
 The checks see a `Draft`, so that a file with other mistakes is checked as far as it is certain, in the same go. What
-concerns addresses stands in `lbnode.config.addresses`, one service in `services`, its IPVS settings in `balancing`.
+concerns addresses stands in `lbnode.config.addresses`, one service in `services`, its IPVS settings in `balancing`,
+what HAProxy does with it in `httpchecks`.
 """
 
 from collections.abc import Iterator
 from itertools import combinations
 from typing import TypeVar
 
-from lbnode.config import addresses, balancing, services
+from lbnode.config import addresses, balancing, dnscheck, httpchecks, services
 from lbnode.config.draft import Draft, DraftNode, DraftPool
 from lbnode.config.model import Cluster
 from lbnode.config.positions import Path
@@ -27,6 +28,7 @@ def findings(draft: Draft, suggestions: Suggestions) -> list[Finding]:
     found += _gre(draft)
     found += _taken(draft)
     found += _marks(draft)
+    found += dnscheck.findings(draft, suggestions)
     for role in ("l7", "backend"):
         found += _serials(draft, role)
     for node in draft.with_role("l4"):
@@ -36,8 +38,10 @@ def findings(draft: Draft, suggestions: Suggestions) -> list[Finding]:
     for service in draft.services.values():
         found += services.findings(draft, service, suggestions)
         found += balancing.findings(service)
+        found += httpchecks.findings(draft, service, suggestions)
     for pool in draft.pools.values():
         found += _pool(draft, pool, suggestions)
+        found += httpchecks.pool_findings(draft, pool)
     return found
 
 

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from lbnode.config.model import Access, Balancing, Cluster, IPAddress, Model, Node, Service, ServiceProbe
+from lbnode.config import dnscheck
+from lbnode.config.dnscheck import DraftDns
+from lbnode.config.http import Clients, ServerTls, Tls
+from lbnode.config.model import Access, Balancing, Check, Cluster, IPAddress, Model, Node, Service, ServiceProbe
 from lbnode.config.positions import Path
 from lbnode.config.words import at
 
@@ -57,6 +60,18 @@ class Section:
 
 
 @dataclass(frozen=True)
+class DraftRoute:
+    """`hosts` and `paths` hold the sound ones; `complete` says that there are no others."""
+
+    name: str
+    path: Path
+    hosts: tuple[tuple[Path, str], ...]
+    paths: tuple[tuple[Path, str], ...]
+    pool: str | None
+    complete: bool
+
+
+@dataclass(frozen=True)
 class DraftService:
     """`given` holds the keys that were written with a sound value. A number that is not known is None; a `quorum_high`
     of 0 was left out."""
@@ -75,7 +90,18 @@ class DraftService:
     probe: Section
     ipvs: Section
     access: Section
+    mode: str | None
+    balance: str | None
+    tls: Section
+    clients: Section
+    routes: tuple[DraftRoute, ...]
     given: frozenset[str]
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The known pools that HAProxy uses for it."""
+        names = (self.pool, *(route.pool for route in self.routes))
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 @dataclass(frozen=True)
@@ -86,6 +112,9 @@ class DraftPool:
     path: Path
     nodes: tuple[tuple[Path, str], ...] | None
     complete: bool
+    backup: tuple[tuple[Path, str], ...]
+    check: Section
+    tls: Section
 
 
 @dataclass(frozen=True)
@@ -104,6 +133,7 @@ class Draft:
     health_port: int | None
     agent_port: int | None
     metrics_port: int | None
+    dns: DraftDns | None
 
     def with_role(self, role: str) -> list[DraftNode]:
         return [node for node in self.nodes.values() if node.role == role]
@@ -195,6 +225,7 @@ def draft(data: Any, broken: set[Path], lost: set[Path]) -> Draft:
         health_port=sound.number(("health", "port"), Cluster.model_fields["health"].default.port),
         agent_port=sound.number(("agent_check", "port"), Cluster.model_fields["agent_check"].default.port),
         metrics_port=sound.number(("metrics", "port"), Cluster.model_fields["metrics"].default.port),
+        dns=dnscheck.read(sound),
     )
 
 
@@ -232,7 +263,23 @@ def _service(sound: Sound, name: str) -> DraftService:
         probe=sound.section((*path, "probe"), ServiceProbe),
         ipvs=sound.section((*path, "ipvs"), Balancing),
         access=sound.section((*path, "access"), Access),
+        mode=sound.value((*path, "mode"), Service.model_fields["mode"].default),
+        balance=sound.value((*path, "balance"), Service.model_fields["balance"].default),
+        tls=sound.section((*path, "tls"), Tls),
+        clients=sound.section((*path, "clients"), Clients),
+        routes=tuple(_route(sound, (*path, "routes", key)) for key in sound.entries((*path, "routes"))),
         given=frozenset(key for key in sound.entries(path) if (*path, key) not in sound.broken),
+    )
+
+
+def _route(sound: Sound, path: Path) -> DraftRoute:
+    return DraftRoute(
+        name=str(path[-1]),
+        path=path,
+        hosts=tuple((place, text.lower()) for place, text in sound.items((*path, "hosts"))),
+        paths=sound.items((*path, "paths")),
+        pool=sound.value((*path, "pool")) or None,
+        complete=sound.complete((*path, "hosts")) and sound.complete((*path, "paths")),
     )
 
 
@@ -244,4 +291,7 @@ def _pool(sound: Sound, name: str) -> DraftPool:
         path=path,
         nodes=None if every else sound.items((*path, "nodes")),
         complete=sound.complete((*path, "nodes")),
+        backup=sound.items((*path, "backup")),
+        check=sound.section((*path, "check"), Check),
+        tls=sound.section((*path, "tls"), ServerTls),
     )

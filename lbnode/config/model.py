@@ -9,11 +9,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lbnode.config.bgp import Attributes, Bgp, Peer
+from lbnode.config.dns import Dns
 from lbnode.config.frozen import Model
+from lbnode.config.http import Clients, Haproxy, RawService, Route, ServerTls, Timeouts, Tls
 from lbnode.config.values import (
     Asn,
     Between,
+    FilePath,
     Flag,
+    Hostname,
     Idle,
     InOrder,
     IPAddress,
@@ -21,6 +25,7 @@ from lbnode.config.values import (
     Ipv6,
     Name,
     Named,
+    Page,
     Port,
     Prefix,
     Program,
@@ -28,6 +33,7 @@ from lbnode.config.values import (
     Status,
     Streak,
     Text,
+    Token,
     UriPath,
 )
 
@@ -40,6 +46,7 @@ __all__ = [
     "Bgp",
     "Check",
     "Cluster",
+    "Dns",
     "HealthUri",
     "IPAddress",
     "Ipvs",
@@ -139,6 +146,11 @@ class Check(Model):
 
     type: Literal["http", "tcp"] = Field("http", description="http: a 2xx or 3xx answer; tcp: a connection.")
     path: UriPath = Field("/", description="What an http check asks for.")
+    method: Literal["GET", "HEAD", "OPTIONS"] = Field("GET", description="How HAProxy asks for it.")
+    host: Hostname | None = Field(None, description="The Host header of HAProxy's http check.")
+    status: tuple[Status, ...] = Field(("2xx", "3xx"), min_length=1, description="What HAProxy takes for up.")
+    port: Port | None = Field(None, description="Where HAProxy checks; the pool's port if left out.")
+    timeout_s: Seconds = Field(2.0, description="Seconds that HAProxy waits for an answer.")
     interval_s: Seconds = Field(2.0, description="Seconds from one check to the next.")
     rise: Streak = Field(2, description="Successes in a row until a server is up.")
     fall: Streak = Field(3, description="Failures in a row until a server is down.")
@@ -151,6 +163,21 @@ class Pool(Model):
     port: Port = Field(80, description="The port that HAProxy connects to; through backend: the port that is checked.")
     check: Check = Field(Check(), description="How a server is checked.")
     agent_check: Flag = Field(True, description="Whether HAProxy asks the servers' agent-check responders.")
+    backup: tuple[Name, ...] = Field((), description="Those of its nodes that serve only when no other can.")
+    slow_start_s: Annotated[int, Between(0, 3600)] = Field(
+        0, description="Seconds in which a server that has come back gets its full share of HAProxy's requests."
+    )
+    max_connections: Annotated[int, Between(1, 1000000)] | None = Field(
+        None,
+        description="Connections of one HAProxy to one server; more requests wait in a queue. No limit if left out.",
+    )
+    protocol: Literal["http1", "h2"] = Field(
+        "http1", description="What its servers speak; h2 is HTTP/2 without upgrade, also without TLS, as gRPC wants it."
+    )
+    tls: ServerTls = Field(ServerTls(), description="TLS towards its servers.")
+    proxy_protocol: Literal["none", "v1", "v2"] = Field(
+        "none", description="Whether its servers are told the client's address by the PROXY protocol, also in checks."
+    )
 
 
 class ServiceProbe(Model):
@@ -238,9 +265,36 @@ class Service(Model):
     )
     attributes: Attributes = Field(Attributes(), description="What its VIPs are announced with.")
     mode: Literal["http", "tcp"] = Field("http", description="What HAProxy understands of it; through l7 only.")
-    balance: Literal["roundrobin", "leastconn", "random", "source"] = Field(
-        "roundrobin", description="How HAProxy spreads it over the pool; through l7 only."
+    balance: Literal["roundrobin", "leastconn", "random", "first", "source", "uri", "header"] = Field(
+        "roundrobin",
+        description="How HAProxy spreads it over the pool; through l7 only. source, uri and header are consistent "
+        "hashes: a server that comes or goes moves its own share alone.",
     )
+    balance_header: Token | None = Field(None, description="The request header that `balance: header` looks at.")
+    sticky_cookie: Token | None = Field(
+        None, description="A cookie of this name keeps a client at its server; none if left out."
+    )
+    tls: Tls = Field(Tls(), description="TLS towards clients; through l7 only.")
+    routes: Named[Route] = Field(default_factory=InOrder, description="Requests that go to other pools, by name.")
+    clients: Clients = Field(Clients(), description="Whom HAProxy serves, and how much.")
+    accept_proxy: tuple[Prefix, ...] = Field(
+        (), description="Who speaks the PROXY protocol to HAProxy: proxies that tell the client's address."
+    )
+    forwarded: Literal["replace", "append", "none"] = Field(
+        "replace",
+        description="X-Forwarded-For, -Proto, -Port and -Host to servers: replace what clients say; append to it, "
+        "where clients are trusted proxies; or none.",
+    )
+    timeouts: Timeouts = Field(Timeouts(), description="How long HAProxy waits.")
+    pages: tuple[Page, ...] = Field(
+        (),
+        description="Files on every L7 node that HAProxy answers instead of its own error pages, each named by its "
+        "status: `/etc/lb/pages/503.html`.",
+    )
+    maintenance: Flag = Field(False, description="Whether it answers everybody 503 (in mode tcp: not at all).")
+    maintenance_page: FilePath | None = Field(None, description="HTML file on every L7 node that is then answered.")
+    compression: Flag = Field(False, description="Whether HAProxy compresses texts that servers send uncompressed.")
+    raw: RawService = Field(RawService(), description="Lines of haproxy.cfg as they are.")
     quorum: Annotated[int, Between(1, 65535)] = Field(
         1, description="How many real servers must be up for an L4 node to announce its VIPs."
     )
@@ -288,8 +342,10 @@ class Cluster(Model):
     ipvs: Ipvs = Field(Ipvs(), description="How long IPVS remembers an idle flow.")
     tunnel: Tunnel = Field(Tunnel(), description="The way from L4 nodes to real servers.")
     metrics: Metrics = Field(Metrics(), description="What agents tell monitoring.")
+    haproxy: Haproxy = Field(Haproxy(), description="HAProxy on the L7 nodes.")
     health: HealthUri = Field(HealthUri(), description="The health URI of L7 nodes.")
     agent_check: AgentCheck = Field(AgentCheck(), description="The agent-check responders.")
+    dns: Dns | None = Field(None, description="Names for VIPs, and the DNS servers that answer for them.")
 
     @property
     def balanced(self) -> dict[str, Service]:
@@ -315,6 +371,10 @@ class Cluster(Model):
         """The nodes of a pool, by name, in canonical order."""
         wanted = self.pools[pool].nodes
         return {name: node for name, node in self.with_role("backend").items() if wanted is None or name in wanted}
+
+    def pools_of(self, service: Service) -> tuple[str, ...]:
+        """The pools that HAProxy sends a service's requests to, each once; its own first."""
+        return tuple(dict.fromkeys((service.pool, *(route.pool for route in service.routes.values()))))
 
     def real_servers(self, service: Service) -> dict[str, Node]:
         """The nodes that L4 nodes send a service's packets to, by name, in canonical order."""

@@ -12,9 +12,23 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from lbnode.config.communities import Community, LargeCommunity
+from lbnode.config.dns import Zone
 from lbnode.config.frozen import Model
 from lbnode.config.positions import Path
-from lbnode.config.values import Between, Name, Program, Status, Text, UriPath
+from lbnode.config.values import (
+    Between,
+    Directive,
+    FilePath,
+    Hostname,
+    HostPattern,
+    Name,
+    Page,
+    Program,
+    Status,
+    Text,
+    Token,
+    UriPath,
+)
 from lbnode.config.words import SECTIONS
 
 EXAMPLE = """\
@@ -112,18 +126,24 @@ A service's new flows are shared out by the 4,093 slots of the kernel's Maglev t
 - Services need an L4 node; those through `l7` need an L7 node. Every node has an address.
 - A service's pool exists and has a node; all its nodes are backends. `quorum` is at most `quorum_high`, and both are at
   most the number of real servers.
-- With scheduler `mh`, a service has at most 4,093 real servers, and weights that leave none without a slot.
+- With scheduler `mh`, a service has at most 4,093 real servers, and weights that leave none without a slot; with `sh`
+  at most 256 real servers.
 - `udp`, `sctp` and `masquerade` go through `backend` only. `mode` and `balance` are refused there: HAProxy does not
   see such a service.
 - `slow_start_s` is refused with `mh`, `sh` and `dh`: each step would make the table anew, and L4 nodes take the steps
   at different moments, so that their tables would differ.
 - A key that would have no effect is refused: a scheduler's flags with another scheduler, `tunnel_port` without `gue`,
   `path` of a probe that is no HTTP, `one_packet` without `udp`, and so on.
+- A port of `tls` is one of the service's. A route has hosts or paths, its pool exists, and no host and path has two.
+- What HTTP alone has (cookies, headers, paths, pages, compression) is refused in mode `tcp`.
+- A pool's backups are some of its nodes, not all.
 - A firewall mark belongs to one service. 27746 and 1811939328 to 1828716543 are lbnode's own.
 - `allow` has a network of each family that the service has a VIP of; else nobody could reach that VIP.
 - The health URI, the agent-check and metrics listen on different ports. Services may use the same ports: their
   addresses differ; but not the health URI's, which HAProxy also answers at VIPs.
-- `timeout_s` of `probe` may exceed `interval_s`.
+- `timeout_s` of `probe` may exceed `interval_s`; that of `dns.check` may not.
+- A name in `dns` has services that exist, all with the same first port and protocol, for gdnsd checks all addresses of
+  a name in one way; and it is not the name of a DNS server. A DNS server has an address of its own.
 
 `lbnode check` also warns, without refusing, of what works but is seldom meant: shares that stray from the weights,
 flows that ECMP would break, time-outs of IPVS that are shorter than HAProxy's.
@@ -136,8 +156,15 @@ LEAVES: dict[Any, str] = {
     get_args(Name)[1]: "name",
     get_args(UriPath)[1]: "URL path",
     get_args(Program)[1]: "absolute path",
+    get_args(FilePath)[1]: "absolute path",
     get_args(Status)[1]: "`200`, `2xx`",
     get_args(Text)[1]: "text",
+    get_args(Hostname)[1]: "host name",
+    get_args(HostPattern)[1]: "host name",
+    get_args(Token)[1]: "name of a header or cookie",
+    get_args(Page)[1]: "absolute path `.../STATUS.html`",
+    get_args(Directive)[1]: "line of haproxy.cfg",
+    get_args(Zone)[1]: "domain name",
     get_args(Community)[1]: "`65001:100` or a well-known name",
     get_args(LargeCommunity)[1]: "`65001:1:2`",
 }

@@ -9,8 +9,13 @@ from lbnode.config.draft import Draft, DraftService
 from lbnode.config.words import Finding, Suggestions
 from lbnode.impact import without_slots
 from lbnode.maglev import SLOTS
+from lbnode.resources import SH_SLOTS
 
-L7_ONLY = ("mode", "balance")
+TABLES = {"mh": ("a Maglev table", SLOTS), "sh": ("a table of sh", SH_SLOTS)}
+L7_ONLY = (
+    "mode", "balance", "balance_header", "sticky_cookie", "tls", "routes", "clients", "accept_proxy", "forwarded",
+    "timeouts", "pages", "maintenance", "maintenance_page", "compression", "raw",
+)  # fmt: skip
 HTTP = ("path", "host", "status", "body")
 PROBE_KEYS: dict[str, tuple[str, ...]] = {
     "health": (),
@@ -51,14 +56,16 @@ def _way(service: DraftService) -> Iterator[Finding]:
 
 
 def _table(service: DraftService, weights: list[int | None]) -> Iterator[Finding]:
-    """Every real server must find a slot in the service's Maglev table."""
-    if service.ipvs["scheduler"] != "mh":
+    """Every real server must find a slot in the service's table."""
+    scheduler = service.ipvs["scheduler"]
+    if scheduler not in TABLES:
         return
     known = [weight for weight in weights if weight is not None]
-    if len(weights) > SLOTS:
-        message = f"service '{service.name}' has {len(weights)} real servers, and a Maglev table has {SLOTS} slots"
+    table, slots = TABLES[scheduler]
+    if len(weights) > slots:
+        message = f"service '{service.name}' has {len(weights)} real servers, and {table} has {slots} slots"
         yield Finding(service.path, message, "split it, or use fewer and stronger servers", at_key=True)
-    elif len(known) == len(weights) and (without := without_slots(known)):
+    elif scheduler == "mh" and len(known) == len(weights) and (without := without_slots(known)):
         servers = f"{without} of the {len(weights)} real servers of service '{service.name}'"
         message = f"weights so uneven that {servers} would get no flow"
         yield Finding(service.path, message, "use weights with a large common divisor, such as 50 and 100", at_key=True)

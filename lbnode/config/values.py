@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema, core_schema
 
 V = TypeVar("V")
@@ -20,6 +26,16 @@ Number = TypeVar("Number", int, float)
 NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 PATH_PATTERN = r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]*"
 STATUS_PATTERN = r"[1-5]([0-9][0-9]|xx)"
+HOST_PATTERN = r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+TOKEN_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?"  # noqa: S105 - of HTTP, not a secret
+FILE_PATTERN = r"/[A-Za-z0-9._/@%+=-]{1,200}"
+PAGE_PATTERN = (
+    r"/[A-Za-z0-9._/@%+=-]{0,150}/(400|401|403|404|405|407|408|410|413|425|429|500|501|502|503|504)\.(html|json|txt)"
+)
+SECTION_WORDS = (
+    "global", "defaults", "frontend", "backend", "listen", "peers", "resolvers", "userlist", "mailers", "cache",
+    "program", "ring", "http-errors", "fcgi-app", "log-forward", "crt-store", "traces", "acme", "log-profile",
+)  # fmt: skip
 NAME_RULE = "use 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit"
 PATH_RULE = "use an absolute path of URL characters, such as /health"
 FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -175,6 +191,54 @@ def _program(value: object) -> str:
     return value
 
 
+def _hostname(value: object) -> str:
+    """Lower case, as HAProxy compares it."""
+    text = value.lower() if isinstance(value, str) else ""
+    if not re.fullmatch(HOST_PATTERN, text) or len(text) > 253:
+        raise Mistake(f"{shown(value)} is not a host name", "write it as www.example.com")
+    return text
+
+
+def _host_pattern(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"(\*\.)?" + HOST_PATTERN, value.lower()) or len(value) > 253:
+        raise Mistake(f"{shown(value)} is not a host name", "write it as www.example.com, or *.example.com")
+    return value.lower()
+
+
+def _token(value: object) -> str:
+    """The name of a header or cookie."""
+    if not isinstance(value, str) or not re.fullmatch(TOKEN_PATTERN, value):
+        raise Mistake(f"{shown(value)} cannot be a header or cookie", "use 1 to 64 letters, digits, '-' or '_'")
+    return value
+
+
+def _file(value: object) -> str:
+    """A file that HAProxy reads; its name also stands in lists and in commands of the runtime API."""
+    if not isinstance(value, str) or not re.fullmatch(FILE_PATTERN, value):
+        hint = "write an absolute path of letters, digits and . _ @ % + = - such as /etc/lb/tls/www.pem"
+        raise Mistake(f"{shown(value)} is not a path of a file", hint)
+    return value
+
+
+def _page(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(PAGE_PATTERN, value):
+        hint = "name it by an HTTP status that HAProxy answers itself: /etc/lb/pages/503.html (or .json, .txt)"
+        raise Mistake(f"{shown(value)} is not a page", hint)
+    return value
+
+
+def _directive(value: object) -> str:
+    """One line of haproxy.cfg, which stays in its section: its first word is read as it stands."""
+    if not isinstance(value, str) or not re.fullmatch(r"[\x20-\x7e]{1,2000}", value):
+        raise Mistake(f"{shown(value)} is not a line", "use printable ASCII characters, one line in each item")
+    first = (value.split() or [""])[0]
+    if not re.fullmatch(r"[a-z][a-z0-9.-]*", first):
+        raise Mistake(f"{shown(value)} does not begin with a keyword", "write it as it would stand in haproxy.cfg")
+    if first in SECTION_WORDS:
+        raise Mistake(f"{shown(value)} begins a section", "a raw line stays in its section")
+    return value
+
+
 class InOrder(dict[str, V]):
     """A frozen mapping that remembers and compares the order of the file, which is the canonical order of
     destinations. Hashable when its values are."""
@@ -198,7 +262,7 @@ class InOrder(dict[str, V]):
         return type(self), (dict(self),)
 
 
-def _in_order(value: dict[str, V]) -> InOrder[V]:
+def in_order(value: dict[str, V]) -> InOrder[V]:
     return InOrder(value)
 
 
@@ -211,13 +275,19 @@ Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Status = Annotated[str, BeforeValidator(_status), WithJsonSchema({"type": "string", "pattern": f"^{STATUS_PATTERN}$"})]
 Text = Annotated[str, BeforeValidator(_text)]
 Program = Annotated[str, BeforeValidator(_program)]
+Hostname = Annotated[str, BeforeValidator(_hostname)]
+HostPattern = Annotated[str, BeforeValidator(_host_pattern)]
+Token = Annotated[str, BeforeValidator(_token), WithJsonSchema({"type": "string", "pattern": f"^{TOKEN_PATTERN}$"})]
+FilePath = Annotated[str, BeforeValidator(_file), WithJsonSchema({"type": "string", "pattern": f"^{FILE_PATTERN}$"})]
+Page = Annotated[str, BeforeValidator(_page)]
+Directive = Annotated[str, BeforeValidator(_directive)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Port = Annotated[int, Between(1, 65535)]
 Seconds = Annotated[float, Between(0.01, 86400)]
 Asn = Annotated[int, Between(1, 4294967295)]
 Idle = Annotated[int, Between(1, 604800)]
 Streak = Annotated[int, Between(1, 100)]
-Named = Annotated[dict[Name, V], AfterValidator(_in_order)]
+Named = Annotated[dict[Name, V], AfterValidator(in_order)]
 
 
 def listed(words: Iterable[str], most: int = 3) -> str:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import ValidationError
@@ -22,6 +23,8 @@ NAMED: dict[Path, str] = {
     ("services",): "service",
     ("pools",): "pool",
     ("bgp", "peers"): "BGP peer",
+    ("dns", "servers"): "DNS server",
+    ("dns", "names"): "DNS name",
 }
 SINGULAR = {
     "ports": "port",
@@ -79,12 +82,18 @@ def sections(model: type[Model] = Cluster, path: Path = ()) -> dict[Path, type[M
     """Every model of the file by its path, with "*" where the operator chooses the name."""
     found = {path: model}
     for name, info in model.model_fields.items():
-        kind = info.annotation
+        kind = _certain(info.annotation)
         if get_origin(kind) is dict:
             found |= sections(get_args(kind)[1], (*path, name, "*"))
         elif isinstance(kind, type) and issubclass(kind, Model):
             found |= sections(kind, (*path, name))
     return found
+
+
+def _certain(kind: Any) -> Any:
+    """A type without the "or nothing" of a key that may be left out."""
+    there = [choice for choice in get_args(kind) if choice is not NoneType]
+    return there[0] if isinstance(kind, UnionType) and len(there) == 1 else kind
 
 
 SECTIONS = sections()

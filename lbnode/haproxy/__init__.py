@@ -1,6 +1,8 @@
 """HAProxy on L7 nodes: its configuration as a pure function, and the thin layer that makes a running one follow it.
 
 render      Cluster -> haproxy.cfg                        PURE
+views       what its template sees; quoting: words that stay words        PURE
+tables      the maps and lists that it speaks of           PURE
 statefile   running servers + haproxy.cfg -> what a reload keeps of them        PURE
 program     the binary: its version, `haproxy -c`, how a supervisor starts it
 runtime     the sockets: commands, statistics, reload

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lbnode.errors import LbnodeError
-from lbnode.lab import ecmp, layout, links, routing, web
+from lbnode.lab import dns, ecmp, layout, links, routing, web
 from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
 from lbnode.lab.topology import Hash, Machine, Topology
@@ -22,6 +22,7 @@ RUN = Path("/run/lab")
 """Inside a node: what the lab's own programs keep there."""
 BIRD_CONF, BIRD_SOCKET = RUN / "bird.conf", RUN / "bird.ctl"
 WEB_CONF = RUN / "web.conf"
+DNS_FILES = RUN / "gdnsd"
 CLUSTER_FILE = Path("/etc/lb/cluster.yaml")
 
 # Bits of net.ipv4.fib_multipath_hash_fields (Documentation/networking/ip-sysctl.rst): 1 source address, 2 destination
@@ -123,7 +124,7 @@ def templates(*folders: Path) -> Templates:
 
 
 def _write_files(lab: Lab) -> None:
-    """The cluster file on every node that has a role; the routing daemons' and web servers' configurations."""
+    """The cluster file on every node that has a role; the configurations of routing daemons, web and DNS servers."""
     web.write_files(lab.files)
     sources = templates(lab.topology.folder.parent, lab.topology.folder)
     cluster = lab.topology.cluster_file.read_text(encoding="utf-8")
@@ -136,5 +137,8 @@ def _write_files(lab: Lab) -> None:
                 node.write(BIRD_CONF, routing.config(sources, machine.bird, lab.topology, name, RUN))
             if machine.role == "backend":
                 node.write(WEB_CONF, web.config(sources, name, RUN, lab.files))
+            if name in dns.servers(lab.topology):
+                for path, text in dns.files(lab.topology, name, DNS_FILES).items():
+                    node.write(path, text)
         except LbnodeError as error:
             raise LabError(str(error)) from error

@@ -10,14 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from lbnode.lab import web
-from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, WEB_CONF, Lab
+from lbnode.lab import dns, web
+from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, DNS_FILES, WEB_CONF, Lab
 from lbnode.lab.namespaces import Node
 from lbnode.lab.supervisor import Program, Supervisor
 from lbnode.paths import Paths
 
 PATHS = Paths()
-AGENT, HAPROXY, EXABGP, BIRD, WEB = "agent", "haproxy", "exabgp", "bird", "web"
+AGENT, HAPROXY, EXABGP, BIRD, WEB, DNS = "agent", "haproxy", "exabgp", "bird", "web", "dns"
 NEEDS_GENERATED: dict[str, str] = {HAPROXY: str(PATHS.haproxy_config), EXABGP: str(PATHS.exabgp_config)}
 
 PRELOADED = (
@@ -45,13 +45,15 @@ PRELOADED = (
 
 
 def start_network(lab: Lab, supervisor: Supervisor) -> None:
-    """Routing daemons and web servers: what is there before lbnode comes."""
+    """Routing daemons, web and DNS servers: what is there before lbnode comes."""
     for name, machine in lab.topology.machines.items():
         if machine.bird:
             argv = ["bird", "-f", "-c", str(BIRD_CONF), "-s", str(BIRD_SOCKET)]
             supervisor.add(Program(lab.nodes[name], BIRD, argv))
         if machine.role == "backend":
             supervisor.add(Program(lab.nodes[name], WEB, web.command(WEB_CONF)))
+    for name in dns.servers(lab.topology):
+        supervisor.add(Program(lab.nodes[name], DNS, dns.command(DNS_FILES)))
 
 
 def start_nodes(lab: Lab, supervisor: Supervisor, agents: bool = True) -> None:

@@ -38,7 +38,7 @@ def config(templates: Templates, template: str, topology: Topology, name: str, r
         node=machine,
         run=run,
         vips=topology.vips,
-        asn=_own_asn(topology, machine),
+        asn=own_asn(topology, machine),
         hold_time_s=topology.cluster.bgp.hold_time_s,
         sessions=sessions(topology, name),
     )
@@ -74,7 +74,7 @@ def _with_announcer(topology: Topology, machine: Machine, name: str) -> list[Ses
 def _with_neighbor(topology: Topology, machine: Machine, other: Machine) -> list[Session]:
     """One session of each family on the first LAN that both stand on."""
     theirs = {port.lan: port for port in other.ports}
-    asn = _own_asn(topology, other)
+    asn = own_asn(topology, other)
     found = {}
     for port in machine.ports:
         for version in (4, 6):
@@ -84,7 +84,7 @@ def _with_neighbor(topology: Topology, machine: Machine, other: Machine) -> list
     return [found[version] for version in sorted(found)]
 
 
-def _own_asn(topology: Topology, machine: Machine) -> int:
+def own_asn(topology: Topology, machine: Machine) -> int:
     """What topology.yaml says, else what the cluster file calls it; machines that neither names speak iBGP with the
     cluster's."""
     own, bgp = machine.every_address, topology.cluster.bgp

@@ -4,7 +4,7 @@
 own agent check would take up to its interval.
 """
 
-from lbnode.haproxy import render
+from lbnode.haproxy import render, tables
 from lbnode.maintenance.state import Mode
 from lbnode.resources import File, Row, Running, ServerState, Sysctl
 from lbnode.roles import direct_return
@@ -23,6 +23,7 @@ def desired(inputs: Inputs) -> Desired:
     rows: tuple[Row, ...] = (
         *(Sysctl(name, value) for name, value in SYSCTLS.items()),
         *direct_return.rows(inputs.node, services),
+        *(File(table.path, table.content) for table in tables.tables(inputs.cluster, inputs.paths)),
         File(str(inputs.paths.haproxy_config), config, checker="haproxy"),
         Running("haproxy", render.digest(config)),
         enabler,

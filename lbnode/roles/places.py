@@ -41,6 +41,6 @@ def places(servers: Servers, now: Serving, version: Literal[4, 6]) -> list[Place
     """In canonical order."""
     why = f"; {now.panic}" if now.panic else ""
     return [
-        Place(str(node.address(version)), now.weights[server], known.share(node.weight), serial, f"{known.reason}{why}")
+        Place(str(node.address(version)), now.weights[server], now.places[server], serial, f"{known.reason}{why}")
         for serial, (server, (node, known)) in enumerate(servers.items(), start=1)
     ]

@@ -7,23 +7,27 @@ doubtful servers than not at all (`below_quorum: keep`). Servers that people hav
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import gcd
 
 from lbnode.config.model import Node, Probe, Service
+from lbnode.resources import SH_SLOTS
 from lbnode.roles.targets import Standing
 
 Servers = Mapping[str, tuple[Node, Standing]]
 """Real servers by name, in canonical order."""
 
+SH_ROUNDS = 4
 STEPS = 10
 """A slow start has at most so many."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """`weights` by server, 0 for those that get nothing; `panic` says why the checks are not believed, if they are
-    not."""
+    """`weights` by server, 0 for those that get nothing; `places`: the weights that all of them hold their places in
+    the service's table with; `panic` says why the checks are not believed, if they are not."""
 
     weights: Mapping[str, int]
+    places: Mapping[str, int]
     panic: str = ""
 
     @property
@@ -39,11 +43,21 @@ def serving(service: Service, servers: Servers) -> Serving:
     used = wanted if panic else up
     settled = sum(not _starting(service, found) for _, found in used.values())
     slowly = settled >= service.quorum
+    places = {name: found.share(node.weight) for name, (node, found) in servers.items()}
+    if service.ipvs.scheduler == "sh":
+        places = in_turns(places)
     weights = dict.fromkeys(servers, 0)
-    for name, (node, found) in used.items():
-        full = found.share(node.weight)
-        weights[name] = _step(service, found, full) if slowly else full
-    return Serving(weights, panic)
+    for name, (_, found) in used.items():
+        weights[name] = _step(service, found, places[name]) if slowly else places[name]
+    return Serving(weights, places, panic)
+
+
+def in_turns(weights: Mapping[str, int]) -> dict[str, int]:
+    """The same proportions in numbers so small that the table of sh has several rounds: it gives each server as many
+    slots in a row as its weight, until all 256 are taken, so with weights of 100 a fourth server would get none
+    (net/netfilter/ipvs/ip_vs_sh.c, ip_vs_sh_reassign)."""
+    divisor = max(gcd(*weights.values()), sum(weights.values()) * SH_ROUNDS / SH_SLOTS) or 1
+    return {name: max(1, round(weight / divisor)) for name, weight in weights.items()}
 
 
 def enough(service: Service, found: Serving, announced: bool) -> bool:

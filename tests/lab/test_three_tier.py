@@ -38,7 +38,7 @@ def test_step(everything, step):
 
 
 def test_the_table_shows_every_vip(everything):
-    vips = [f"198.51.100.{last}" for last in (1, 2, 3, 4)] + [f"2001:db8:c633:6401::{last}" for last in (1, 2, 3, 4)]
+    vips = [f"198.51.100.{last}" for last in (1, 2, 3)] + [f"2001:db8:c633:6401::{last}" for last in (1, 2, 3, 4)]
     for vip in vips:
         assert re.search(rf" {re.escape(vip)} +50 +\d+/\d+/\d+ ", everything.stdout), everything.stdout
 

@@ -3,7 +3,10 @@
 import pytest
 
 from lbnode.config.load import parse
+from lbnode.config.model import Check, Pool
 from lbnode.errors import ConfigError
+
+CHECK, POOL = ", ".join(Check.model_fields), ", ".join(Pool.model_fields)
 
 GOOD = """\
 bgp:
@@ -60,7 +63,11 @@ def test_the_good_file_is_good():
         # Keys.
         ("r1: {address", "r1: {adress", "4:10: unknown key 'adress' (did you mean 'address'?)"),
         ("pools:", "pool:", "16:1: unknown key 'pool' (did you mean 'pools'?)"),
-        ("{path:", "{zzz:", "18:13: unknown key 'zzz' (known here: type, path, interval_s, rise, fall)"),
+        (
+            "{path:",
+            "{zzz:",
+            f"18:13: unknown key 'zzz' (known here: {CHECK})",
+        ),
         ("l4-2:", "l4-1:", "8:3: node 'l4-1' is named twice; first at line 7"),
         ("r1-v6:", "r1:", "5:5: BGP peer 'r1' is named twice; first at line 4"),
         ("    pool: web", "    pool: web\n    pool: shop", "16:5: 'pool' is written twice; first at line 15"),
@@ -121,14 +128,14 @@ def test_the_good_file_is_good():
         (
             "{path: /health}",
             "http",
-            "18:12: 'check' must be a mapping, not 'http' (its keys: type, path, interval_s, rise, fall)",
+            f"18:12: 'check' must be a mapping, not 'http' (its keys: {CHECK})",
         ),
         ("check: {path: /health}", "agent_check: 2", "18:18: '2' is neither true nor false"),
         ("    check: {path: /health}\n", "", "17:7: pool 'web' has no value (write one, or leave the key out)"),
         (
             "\n    check: {path: /health}",
             " [s1]",
-            "17:8: pool 'web' must be a mapping, not a list (its keys: nodes, port, check, agent_check)",
+            f"17:8: pool 'web' must be a mapping, not a list (its keys: {POOL})",
         ),
         # Addresses.
         ("192.0.2.141", "203.0.113", "7:26: '203.0.113' is not an IP address"),

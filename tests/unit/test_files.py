@@ -179,3 +179,27 @@ def test_a_file_of_ours_can_be_removed_and_no_other(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LbnodeError, match=r"cannot read .*too long"):
         FileDriver({}).observe([row(tmp_path / ("a" * 300))])
+
+
+def test_files_that_belong_together_are_checked_together_and_written_together(tmp_path: Path) -> None:
+    table, config = tmp_path / "routes.map", tmp_path / "haproxy.cfg"
+    seen: list[str] = []
+
+    def reads_the_table(path: Path) -> str:
+        place = path.read_text().split()[-1]
+        seen.append(Path(place).read_text())
+        return "" if "bad" not in seen[-1] else f"[{path}:2]: {place} is bad"
+
+    def rows(content: str) -> list[File]:
+        return [row(config, f"map {table}\n"), row(table, content, checker="")]
+
+    assert run(rows("good\n"), reads_the_table) == ["", ""]
+    config.unlink()
+    errors = run(rows("bad\n"), reads_the_table)
+    assert seen == [HEADER + "good\n", HEADER + "bad\n"], "the new table is what the new file is checked with"
+    assert errors == [
+        f"cannot write {config}: haproxy rejects it, kept as {config}.rejected: [{config}.rejected:2]: {table} is bad",
+        f"held back: {config}, which belongs to it, cannot be written",
+    ]
+    assert table.read_text() == HEADER + "good\n"
+    assert names(tmp_path) == ["haproxy.cfg.rejected", "routes.map"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lbnode import templates
 from lbnode.config.model import Cluster, Node
 from lbnode.errors import LbnodeError
-from lbnode.haproxy import render
+from lbnode.haproxy import quoting, render, views
 from lbnode.paths import Paths
 from lbnode.templates import Templates
 
@@ -109,18 +109,18 @@ def test_a_node_or_server_without_an_address_is_said_so() -> None:
 
 def test_ids_stay_when_servers_come_and_go_and_fit_haproxys_hash() -> None:
     names = [f"app{number}" for number in range(3000)]
-    ids = render.server_ids(names)
+    ids = views.server_ids(names)
     assert len(set(ids.values())) == len(names)
     assert all(0 < number < 1 << 20 for number in ids.values())
-    few = render.server_ids(names[:10])
+    few = views.server_ids(names[:10])
     assert few == {name: ids[name] for name in names[:10]}
-    assert render.server_ids(names[1:10]).items() <= few.items()
+    assert views.server_ids(names[1:10]).items() <= few.items()
 
 
 def test_weights_stay_in_haproxys_range_and_in_proportion() -> None:
     def of(*values: int) -> list[int]:
         nodes = {f"app{place}": Node.model_validate({"role": "backend", "weight": v}) for place, v in enumerate(values)}
-        return list(render.weights(nodes).values())
+        return list(views.weights(nodes).values())
 
     assert of(100, 50) == [100, 50]
     assert of(1000, 500, 1) == [256, 128, 1]
@@ -129,12 +129,12 @@ def test_weights_stay_in_haproxys_range_and_in_proportion() -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(2, "2s"), (0.5, "500ms"), (1.25, "1250ms"), (0.0001, "1ms")])
 def test_durations_as_haproxy_writes_them(seconds: float, text: str) -> None:
-    assert render.duration(seconds) == text
+    assert quoting.duration(seconds) == text
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1))
 def test_escaped_words_are_read_back_as_they_were(value: str) -> None:
-    word = render.escaped(value)
+    word = quoting.escaped(value)
     read, letters = "", iter(word)
     for letter in letters:
         assert letter not in " #\"'", "would end or quote the word"
@@ -145,4 +145,4 @@ def test_escaped_words_are_read_back_as_they_were(value: str) -> None:
 @pytest.mark.parametrize("value", ["", "a\nbind :1", "a\0", "\x7f"])
 def test_what_nothing_can_quote_is_refused(value: str) -> None:
     with pytest.raises(LbnodeError, match="cannot write"):
-        render.escaped(value)
+        quoting.escaped(value)

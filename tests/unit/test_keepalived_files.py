@@ -39,9 +39,10 @@ def test_it_is_a_stack() -> None:
 def test_vips_with_the_same_real_servers_share_a_group(cluster: Cluster) -> None:
     l7 = list(cluster.with_role("l7"))
     found = {group.name: group for group in groups(cluster, l7)}
-    assert list(found) == ["l7-v4-80", "l7-v6-80", "web-direct-v6-80"]
-    assert list(map(str, found["l7-v4-80"].vips)) == [f"198.51.100.{last}" for last in (1, 2, 4, 3)]
-    assert [len(group.servers) for group in found.values()] == [len(l7), len(l7), len(cluster.with_role("backend"))]
+    assert list(found) == ["l7-v4-80", "l7-v6-80", "l7-v4-80-sh", "l7-v6-80-sh", "web-direct-v6-80"]
+    assert list(map(str, found["l7-v4-80"].vips)) == [f"198.51.100.{last}" for last in (1, 3)]
+    assert list(map(str, found["l7-v4-80-sh"].vips)) == ["198.51.100.2"]
+    assert [len(group.servers) for group in found.values()] == [*[len(l7)] * 4, len(cluster.with_role("backend"))]
     assert (found["l7-v4-80"].check.port, found["web-direct-v6-80"].check.port) == (5580, 80)
 
 
@@ -49,11 +50,12 @@ def test_keepalived_has_every_vip_the_flags_and_the_timers(cluster: Cluster, fil
     text = keepalived_conf(files, cluster, "l4-1", ["l7-2", "l7-1"], SLOW)
     for service in cluster.services.values():
         assert all(re.search(rf"^  {vip} 80$", text, re.MULTILINE) for vip in service.vips)
-    assert text.count("lvs_sched mh\n") == text.count("mh-port\n") == text.count("lvs_method TUN\n") == 3
-    assert text.count("delay_loop 10\n") == 3
+    assert text.count("lvs_sched mh\n") == text.count("mh-port\n") == 3
+    assert text.count("lvs_sched sh\n") == text.count("sh-port\n") == 2
+    assert text.count("delay_loop 10\n") == text.count("lvs_method TUN\n") == 5
     assert "mh-fallback" not in text
     assert "inhibit_on_failure" not in text
-    assert re.findall(r"real_server (192\S+) 80", text) == ["192.0.2.152", "192.0.2.151"]
+    assert re.findall(r"real_server (192\S+) 80", text) == ["192.0.2.152", "192.0.2.151"] * 2
 
 
 def test_a_service_that_the_stack_lacks_is_refused(cluster: Cluster) -> None:

@@ -1,14 +1,18 @@
 """What a node of each role should look like."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from cluster import TEXT, small
+from hypothesis import given
+from hypothesis.strategies import integers, lists
 
 from lbnode.config.load import parse as parse_cluster
 from lbnode.health.state import Health
 from lbnode.maintenance.state import parse
 from lbnode.resources import (
+    SH_SLOTS,
     Address,
     Announcement,
     Destination,
@@ -31,6 +35,7 @@ from lbnode.resources import (
 from lbnode.roles import desired
 from lbnode.roles.inputs import Inputs
 from lbnode.roles.prober import Prober
+from lbnode.roles.serving import SH_ROUNDS, in_turns
 from lbnode.templates import load
 
 TEMPLATES = load()
@@ -370,6 +375,31 @@ def test_all_that_ipvs_can_do_for_a_service():
     assert (row.tunnel, row.tunnel_port, row.upper, row.lower) == ("gue", 6080, 1000, 750)
 
 
+def test_servers_of_sh_have_weights_that_its_table_has_room_for():
+    """With weights of 100, two of them would have all 256 slots but 56, and a fourth none."""
+
+    def weights(sizes, **options):
+        cluster = small("pool: web}\n  direct", "pool: web, ipvs: {scheduler: sh}}\n  direct")
+        nodes = zip((name for name in cluster.nodes if name.startswith("l7")), sizes, strict=True)
+        sized = {name: cluster.nodes[name].model_copy(update={"weight": size}) for name, size in nodes}
+        cluster = cluster.model_copy(update={"nodes": {**cluster.nodes, **sized}})
+        found = [row for row in rows_of(cluster, Destination, **options) if row.service == WWW4]
+        return [(row.weight, row.table_weight) for row in found]
+
+    assert weights((100, 100)) == [(1, 1), (1, 1)]
+    assert weights((100, 50)) == [(2, 2), (1, 1)]
+    assert weights((100, 50), health={URI4: Health(False, "refused")}) == [(0, 2), (1, 1)]
+    assert weights((1000, 1)) == [(64, 64), (1, 1)]
+
+
+@given(lists(integers(1, 1000), min_size=1, max_size=SH_SLOTS))
+def test_every_server_of_sh_has_a_slot(sizes):
+    found = in_turns(dict(enumerate(sizes)))
+    assert min(found.values()) >= 1
+    assert sum(found.values()) <= SH_SLOTS / SH_ROUNDS + len(sizes)
+    assert all(found[one] <= found[other] for one, other in pairwise(sorted(found, key=lambda key: sizes[key])))
+
+
 def test_a_service_by_firewall_mark_is_one_table_for_all_vips_and_ports():
     cluster = small("pool: web}\n  direct", "pool: web, ipvs: {mark: 7}}\n  direct")
     keys = {row.service for row in rows_of(cluster, VirtualService) if not row.service.carries_probes}
@@ -424,7 +454,7 @@ def test_an_l7_node_decapsulates_and_runs_haproxy():
     assert Sysctl("net.ipv4.conf.lb-ipip.rp_filter", "0") in found
     assert Sysctl("net.ipv4.conf.all.rp_filter", "0") in found
     assert {row.address for row in found if isinstance(row, Address)} == {"198.51.100.1", "2001:db8:c633:6401::1"}
-    assert [row.checker for row in found if isinstance(row, File)] == ["haproxy"]
+    assert [row.checker for row in found if isinstance(row, File)] == ["", "haproxy"]
     assert [row.program for row in found if isinstance(row, Running)] == ["haproxy"]
 
 

@@ -180,10 +180,10 @@ class Experiment:
 
     def _open(self, count: int) -> None:
         stage = self.stage
-        flows = mix(count, KINDS, stage.vips, stage.clients)
+        flows = mix(count, KINDS, stage.steady, stage.clients)
         reports = stage.crowd.start("long", flows, tick_s(count), PATIENCE_S)
         self._flows = [report.flow for report in reports]
-        stage.crowd.start("new", mix(NEW, ("short",), stage.vips, stage.clients), NEW_TICK_S)
+        stage.crowd.start("new", mix(NEW, ("short",), stage.steady, stage.clients), NEW_TICK_S)
         bad = [report for report in reports if report.broken]
         expect(not bad, f"{count} flows opened", f"{len(bad)} were not, such as {bad[:1]}")
         # A table that changes while it is read may leave a row out: the kernel counts rows to find where it was.

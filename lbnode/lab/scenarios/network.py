@@ -39,6 +39,12 @@ class Network:
     def vips(self) -> list[str]:
         return [str(vip) for service in self.lab.topology.cluster.services.values() for vip in service.vips]
 
+    @property
+    def steady(self) -> list[str]:
+        """The VIPs whose flows outlive what happens to L4 nodes and to other real servers: those of scheduler mh."""
+        services = self.lab.topology.cluster.services.values()
+        return [str(vip) for service in services if service.ipvs.scheduler == "mh" for vip in service.vips]
+
     def vips_of(self, through: str) -> list[str]:
         services = self.lab.topology.cluster.services.values()
         return [str(vip) for service in services if service.through == through for vip in service.vips]

@@ -114,7 +114,7 @@ def foreign_survives(stage: Stage) -> None:
 def agent_killed(stage: Stage) -> None:
     """SIGKILL of one agent per role: nothing moves; restarted, they plan nothing."""
     victims = (stage.l4[0], stage.l7[0], stage.backends[0])
-    stage.crowd.start("agent-killed", mix(FLOWS, ("download", "requests"), stage.vips, stage.clients))
+    stage.crowd.start("agent-killed", mix(FLOWS, ("download", "requests"), stage.steady, stage.clients))
     before, routes = stage.all_weights(), stage.all_routes()
     for name in victims:
         stage.knock_out(name, AGENT)
@@ -148,7 +148,7 @@ def _wait_for_passes(stage: Stage, names: Sequence[str]) -> None:
 def exabgp_killed(stage: Stage) -> None:
     """SIGKILL of ExaBGP: its routes go, and come back by themselves."""
     name = stage.l4[1]
-    stage.crowd.start("exabgp-killed", mix(FLOWS, ("download", "upload"), stage.vips, stage.clients))
+    stage.crowd.start("exabgp-killed", mix(FLOWS, ("download", "upload"), stage.steady, stage.clients))
     stage.kill(name, EXABGP)
     gone = stage.wait(lambda: not stage.routed(name), DEADLINE_S, f"no route by {name}")
     back = stage.wait(lambda: stage.routed_fully(name), DEADLINE_S, f"every route by {name} again")

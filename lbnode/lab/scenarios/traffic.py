@@ -54,7 +54,7 @@ def run(state: Path, flows: int, seconds: float) -> int:
         Relay(signal.Signals[name] for name in STOPPED_BY) as signals,
         Crowd(users, lab.logs / "traffic.log") as crowd,
     ):
-        vips, sources = network.vips, network.clients
+        vips, sources = network.steady, network.clients
         first = [lab.topology.clients.addresses(version)[0] for version in (4, 6)]
         wait_until(
             lambda: all(reply.status == 200 for reply in crowd.ask(pairs(vips, first))),

@@ -20,7 +20,7 @@ DEADLINE_S = 30.0
 def l4_disable(stage: Stage, rounds: int) -> None:
     """`touch /etc/lb/disable` on one L4 node after the other, under slow downloads and uploads."""
     group = "l4-disable"
-    stage.crowd.start(group, mix(SLOW_FLOWS, ("download", "upload"), stage.vips, stage.clients))
+    stage.crowd.start(group, mix(SLOW_FLOWS, ("download", "upload"), stage.steady, stage.clients))
     stage.report.found(f"{SLOW_FLOWS} slow downloads and uploads run")
     gone, back = [], []
     for name in islice(cycle(stage.l4), rounds):
@@ -34,11 +34,15 @@ def l4_disable(stage: Stage, rounds: int) -> None:
     stage.finish(group, "through all of it")
 
 
+def _steady_l7(stage: Stage) -> list[str]:
+    return [vip for vip in stage.vips_of("l7") if vip in stage.steady]
+
+
 def l7_killed(stage: Stage) -> None:
     """HAProxy dies on one L7 node: weight 0, no row removed, and the flows of the others live through an ECMP move."""
     victim, moved = stage.l7[0], stage.l4[0]
     before = {name: stage.weights(name) for name in stage.l4}
-    stage.crowd.start("l7-killed", mix(FEWER_FLOWS, ("download", "upload"), stage.vips_of("l7"), stage.clients))
+    stage.crowd.start("l7-killed", mix(FEWER_FLOWS, ("download", "upload"), _steady_l7(stage), stage.clients))
     at = flows_of(stage)
     stage.knock_out(victim, HAPROXY)
     seconds = stage.wait(lambda: stage.weights_of(victim) == {0}, DEADLINE_S, f"weight 0 for {victim} on every L4 node")
@@ -70,9 +74,7 @@ def l7_killed(stage: Stage) -> None:
 def l7_drain(stage: Stage) -> None:
     """`lbnode drain` on an L7 node: its flows end by themselves, new ones go elsewhere; then `ready`."""
     victim = stage.l7[1]
-    reports = stage.crowd.start(
-        "l7-drain", mix(FEWER_FLOWS, ("download", "upload"), stage.vips_of("l7"), stage.clients)
-    )
+    reports = stage.crowd.start("l7-drain", mix(FEWER_FLOWS, ("download", "upload"), _steady_l7(stage), stage.clients))
     old = {flow for flow, real in flows_of(stage).items() if real == victim}
     count = sum(flow_of(report) in old for report in reports)
     expect(count, f"flows on {victim}", "none")
@@ -108,7 +110,7 @@ def backend_down(stage: Stage) -> None:
 def backend_drain(stage: Stage) -> None:
     """`lbnode drain` on a backend, under flows: those it has end by themselves."""
     victim = stage.backends[1]
-    reports = stage.crowd.start("backend-drain", mix(FEWER_FLOWS, ("download",), stage.vips, stage.clients))
+    reports = stage.crowd.start("backend-drain", mix(FEWER_FLOWS, ("download",), stage.steady, stage.clients))
     count = sum(report.backend == victim for report in reports)
     done = stage.lbnode(victim, "drain", "--reason", "lab")
     expect(done.status == 0, "lbnode drain works", done)

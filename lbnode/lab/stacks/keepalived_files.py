@@ -12,7 +12,7 @@ from typing import Any
 
 from lbnode.bgp.exabgp import router_id
 from lbnode.config.model import Balancing, Cluster, IPAddress, Service
-from lbnode.haproxy.render import duration
+from lbnode.haproxy.quoting import duration
 from lbnode.lab.errors import LabError
 from lbnode.templates import Templates
 
@@ -23,6 +23,9 @@ READY = {4: "/etc/lb/v4-ready", 6: "/etc/lb/v6-ready"}
 HAPROXY_SOCKET = "/run/haproxy-admin.sock"
 MAXCONN = 20000
 FAMILIES = (4, 6)
+
+
+KNOWN = (Balancing(), Balancing(scheduler="sh"))
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Group:
-    """VIPs of one family that share a port and real servers, and with them the checks."""
+    """VIPs of one family that share a port, a scheduler and real servers, and with them the checks."""
 
     name: str
+    scheduler: str
     vips: tuple[IPAddress, ...]
     port: int
     servers: tuple[IPAddress, ...]
@@ -67,8 +71,8 @@ def groups(cluster: Cluster, l7: Sequence[str]) -> list[Group]:
     """What an L4 node serves, with these L7 nodes, in this order. Raises LabError for services this stack lacks."""
     found: dict[str, Group] = {}
     for name, service in cluster.services.items():
-        if service.protocol != "tcp" or service.ipvs != Balancing():
-            raise LabError(f"cannot serve {name} with keepalived: this lab's files know plain TCP, mh and ipip only")
+        if service.protocol != "tcp" or service.ipvs not in KNOWN:
+            raise LabError(f"cannot serve {name} with keepalived: its files know plain TCP, mh or sh, and ipip only")
         for version in FAMILIES:
             vips = tuple(vip for vip in service.vips if vip.version == version)
             for port in service.ports if vips else ():
@@ -83,7 +87,9 @@ def _group(cluster: Cluster, service: Service, l7: Sequence[str], version: int, 
     behind = "l7" if service.through == "l7" else f"{service.pool}-direct"
     members = l7 if service.through == "l7" else tuple(cluster.members(service.pool))
     servers = tuple(_address(cluster, member, version) for member in members)
-    return Group(f"{behind}-v{version}-{port}", (), port, servers, _check(cluster, service), READY[version])
+    scheduler = service.ipvs.scheduler
+    name = f"{behind}-v{version}-{port}" + ("" if scheduler == "mh" else f"-{scheduler}")
+    return Group(name, scheduler, (), port, servers, _check(cluster, service), READY[version])
 
 
 def _check(cluster: Cluster, service: Service) -> Check:
