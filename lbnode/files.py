@@ -112,7 +112,7 @@ class FileDriver:
             for path, place in others.items():
                 content = content.replace(path, str(place))
             staged[f"{row.path} as checked"] = checked = target.with_name(f".{target.name}.checked")
-            _write(checked, content, 0o600)
+            _write(checked, content, 0o600, None)
         complaint = self.checkers[row.checker](checked)
         if not complaint:
             return ""

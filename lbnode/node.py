@@ -136,7 +136,7 @@ class Decisions:
         return self._probes
 
     def desired(self, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Desired:
-        """As `desired_state`; the same value as long as nothing has changed. A password file that cannot be used any more
+        """As `desired_state`; the same value as long as nothing has changed. A password file that is lost or spoilt
         changes nothing."""
         try:
             self._passwords, self.problem = passwords_of(self._identity, cluster), ""

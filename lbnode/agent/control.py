@@ -8,9 +8,10 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from lbnode.errors import NotPermitted, NotReady
+from lbnode.errors import LbnodeError, NotPermitted, NotReady
 from lbnode.paths import Paths
 
 LINE_MAX = 16 * 1024 * 1024
@@ -20,12 +21,15 @@ async def serve(paths: Paths, answers: dict[str, Callable[[], dict[str, Any]]]) 
     """Listens; only root and the socket's group may connect. A stale socket of an agent that died is replaced."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            line = await asyncio.wait_for(reader.readline(), 5)
-            reply = answers[json.loads(line)["ask"]]()
-        except (TimeoutError, ValueError, KeyError, TypeError):
-            reply = {"error": 'cannot understand: send one line such as {"ask": "status"}'}
-        writer.write(json.dumps(reply).encode() + b"\n")
+        with suppress(ConnectionError):  # who asks may be gone
+            try:
+                line = await asyncio.wait_for(reader.readline(), 5)
+                reply = answers[json.loads(line)["ask"]]()
+            except (TimeoutError, ValueError, KeyError, TypeError, RecursionError):
+                reply = {"error": 'cannot understand: send one line such as {"ask": "status"}'}
+            except LbnodeError as error:
+                reply = {"error": str(error)}
+            writer.write(json.dumps(reply).encode() + b"\n")
         writer.close()
 
     paths.agent_socket.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from lbnode.config.model import Cluster
 from lbnode.errors import ConfigError, Problem
 
 SOUND = re.compile(r"[!#-&(-\[\]-~]{1,80}", re.ASCII)
+LONGEST = 1024
 RULE = "use 1 to 80 printable ASCII characters on one line, without blanks, quotes and backslashes"
 
 
@@ -35,15 +36,18 @@ def read(cluster: Cluster, node_name: str) -> dict[str, str]:
 def _read(path: Path) -> tuple[str, str, str]:
     """The password; or what is wrong, and how to mend it. No part of the content is ever told."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return "", "it is not a plain file", ""
-            if status.st_mode & stat.S_IRWXO:
-                return "", f"everybody may use it (mode {stat.S_IMODE(status.st_mode):04o})", f"chmod 600 {path}"
-            content = file.read(1024)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         return "", str(error.strerror), "write the password into it; mode 600"
+    try:
+        mode = os.fstat(file).st_mode
+        if not stat.S_ISREG(mode):
+            return "", "it is not a plain file", ""
+        if mode & stat.S_IRWXO:
+            return "", f"everybody may use it (mode {stat.S_IMODE(mode):04o})", f"chmod 600 {path}"
+        content = os.read(file, LONGEST)
+    finally:
+        os.close(file)
     text = content.decode("ascii", "replace").removesuffix("\n").removesuffix("\r")
     if not SOUND.fullmatch(text):
         return "", "its content cannot be a password" if text else "it is empty", RULE

@@ -243,10 +243,7 @@ class Relay:
             "announced": [
                 {"peer": key[0], "prefix": key[1], **words.BLANK, **self.told[key]} for key in sorted(self.told)
             ],
-            "refused": [
-                {"peer": key[0], "prefix": key[1], "why": why}
-                for key, why in sorted((self.refused | self.barred).items())
-            ],
+            "refused": [{"peer": key[0], "prefix": key[1], "why": refused[key]} for key in sorted(refused)],
             "peers": self.peers,
             "problem": "; ".join(filter(None, self.problems.values())),
         }

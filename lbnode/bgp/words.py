@@ -32,8 +32,8 @@ LOCK = "relay.lock"
 
 
 class Neighbor(NamedTuple):
-    """What ExaBGP runs a session with: the AS numbers of both sides, 0 when it does not say; `restarts`: the peer waits
-    after a restart until it is told that it has heard all (RFC 4724, End-of-RIB); `secured`: by a password or the TTL."""
+    """What ExaBGP runs a session with: the AS numbers of both sides, 0 when it does not say. `restarts`: the peer waits
+    after a restart until it is told that it has heard all (RFC 4724, End-of-RIB). `secured`: by password or TTL."""
 
     local_asn: int = 0
     asn: int = 0

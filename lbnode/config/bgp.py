@@ -6,7 +6,7 @@ from pydantic import Field
 
 from lbnode.config.communities import Community, LargeCommunity
 from lbnode.config.frozen import Model
-from lbnode.config.values import Asn, Between, Flag, IPAddress, Name, Named, Prefix, Program
+from lbnode.config.values import Asn, Between, FilePath, Flag, IPAddress, Name, Named, Prefix
 
 Number = Annotated[int, Between(0, 4294967295)]
 HoldTime = Annotated[int, Between(3, 65535)]
@@ -46,7 +46,7 @@ class Peer(Model):
     multihop: Annotated[int, Between(2, 255)] | None = Field(
         None, description="TTL of packets to the peer: it may be so many hops away; the kernel's own if left out."
     )
-    password_file: Program | None = Field(
+    password_file: FilePath | None = Field(
         None, description="A file that only its owner and group may read, with the TCP MD5 password (RFC 2385)."
     )
     ttl_security: Annotated[int, Between(1, 254)] | None = Field(

@@ -23,6 +23,7 @@ class Speaker:
         self.routes: dict[tuple[str, str], str] = {}
         self.commands: list[str] = []
         self.lost_reloads = 0
+        self.restarts = False
         self.hold = threading.Lock()
         self.relay: subprocess.Popen[str] | None = None
         self.thread = threading.Thread()
@@ -79,7 +80,9 @@ class Speaker:
         match command:
             case ["show", "neighbor", "configuration"]:
                 for peer in self.peers:
-                    self.say(f"neighbor {peer} {{", f'  description "lbnode config {self.digest}";', "}")
+                    settings = [f'description "lbnode config {self.digest}"', "local-as 65001", "peer-as 65000"]
+                    settings += ["manual-eor true"] if self.restarts else []
+                    self.say(f"neighbor {peer} {{", *(f"\t{setting};" for setting in settings), "}")
             case ["show", "neighbor", "summary"]:
                 self.say("Peer  AS  up/down state | #sent #recvd")
                 self.say(*(f"{peer} 65000 0:00:03 {state} 1 1" for peer, state in self.peers.items()))
@@ -89,6 +92,8 @@ class Speaker:
                 self.routes[peer, prefix] = " ".join(command)
             case ["neighbor", peer, "withdraw", "route", prefix]:
                 self.routes.pop((peer, prefix), None)
+            case ["neighbor", _, "announce", "eor", "ipv4", "unicast"]:
+                pass
             case ["reload"]:
                 self.say("reload in progress")
                 if self.lost_reloads:
