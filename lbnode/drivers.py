@@ -32,10 +32,14 @@ class Observed:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one change: `error` is empty when it was carried out."""
+    """What became of one change: `error` is empty when it was carried out. `way` says how, where there are several."""
 
     change: Change
     error: str = ""
+    way: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.change}; {self.way}" if self.way else str(self.change)
 
 
 class Driver(Protocol):

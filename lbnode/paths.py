@@ -70,6 +70,21 @@ class Paths:
         return self.run / "haproxy" / "server-state"
 
     @property
+    def haproxy_leaving(self) -> Path:
+        """The servers that were taken out of HAProxy and still have connections."""
+        return self.run / "haproxy" / "leaving.json"
+
+    @property
+    def haproxy_loaded(self) -> Path:
+        """The configuration that HAProxy was last seen to run."""
+        return self.run / "haproxy" / "loaded.cfg"
+
+    @property
+    def haproxy_parts(self) -> Path:
+        """The digests of its sections."""
+        return self.run / "haproxy" / "parts.json"
+
+    @property
     def bgp_wanted(self) -> Path:
         """The announcements this node should make: written by apply and the agent, followed by the relay."""
         return self.run / "bgp" / "wanted.json"

@@ -12,9 +12,21 @@ from lbnode.drivers import Driver, Observed, Result
 from lbnode.errors import ApplyFailed
 from lbnode.leaving import linger
 from lbnode.plan import Change, Plan, diff
-from lbnode.resources import Announcement, Destination, File, LocalRoute, Row, Running
+from lbnode.resources import (
+    Announcement,
+    Certificate,
+    Destination,
+    File,
+    LocalRoute,
+    PoolServer,
+    ProxyTable,
+    Row,
+    Running,
+)
 from lbnode.roles.inputs import Desired
 
+FOLLOW_FILES = (Running, Certificate, ProxyTable, PoolServer)
+"""What a running program holds: the file comes first, so that the next start finds the same."""
 ROUNDS = 2
 """A device that had to be made anew starts with default settings, which only shows when it is there."""
 
@@ -39,7 +51,7 @@ class Pass:
             raise ApplyFailed("cannot make this node right:\n  " + "\n  ".join(self.errors))
 
     def as_json(self) -> dict[str, object]:
-        results = [{**result.change.as_json(), "error": result.error} for result in self.results]
+        results = [{**result.change.as_json(), "error": result.error, "way": result.way} for result in self.results]
         return {"plan": self.plan.as_json(), "results": results, "errors": self.errors}
 
 
@@ -121,7 +133,7 @@ def _held_back(change: Change, failed: Sequence[Result]) -> str:
     if not failed:
         return ""
     row = change.new
-    if isinstance(change.row, Running):
+    if isinstance(change.row, FOLLOW_FILES):
         failed = [result for result in failed if isinstance(result.change.row, File)]
     elif isinstance(row, Destination) and row.weight:
         routes = [(result, result.change.old) for result in failed]

@@ -14,6 +14,9 @@ nobody configures have no place here.
       45   SourceAllow, SynLimit, PacketMark, MssClamp     rules of our own nftables table
            FilterDamage       something else in that table, or missing from it
       50   Running            a program that runs with the generated file
+      51   ProxyTable         a map or list that HAProxy holds
+      52   Certificate        a certificate that HAProxy holds
+      53   PoolServer         a server inside HAProxy
       55   ServerState        the state of one server inside HAProxy that lbnode decides
       58   IpvsTimeouts       IPVS: how long an idle flow keeps its entry
       60   VirtualService     IPVS: VIP, protocol, port
@@ -293,7 +296,8 @@ class FouPort(Row):
 
 @dataclass(frozen=True, slots=True)
 class Running(Row):
-    """A program that runs with the generated configuration. `config` is the digest written into that file."""
+    """A program that runs with the generated configuration. `config` is the digest written into that file: for HAProxy,
+    of what only a reload can change; `parts` are those of its sections, by title."""
 
     KIND: ClassVar[str] = "running"
     RANK: ClassVar[int] = 50
@@ -301,6 +305,71 @@ class Running(Row):
 
     program: Literal["haproxy", "exabgp"]
     config: str
+    parts: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyTable(Row):
+    """What a running HAProxy holds of a file: `entries` are its lines, sorted but for a list of certificates, whose
+    first one is everybody's."""
+
+    KIND: ClassVar[str] = "proxy-table"
+    RANK: ClassVar[int] = 51
+    KEY: ClassVar[tuple[str, ...]] = ("path",)
+
+    path: str
+    kind: Literal["map", "acl", "crt-list"]
+    entries: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    def settings(self) -> dict[str, object]:
+        return {"entries": " ".join(self.entries) if len(self.entries) < 4 else f"{len(self.entries)} of them"}
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate(Row):
+    """A certificate that a running HAProxy has read from `path`; `fingerprint` is its SHA-1, in hexadecimal."""
+
+    KIND: ClassVar[str] = "certificate"
+    RANK: ClassVar[int] = 52
+    KEY: ClassVar[tuple[str, ...]] = ("path",)
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolServer(Row):
+    """A server inside a running HAProxy. `words` are what `add server` needs besides; `checked`: HAProxy checks it;
+    `asked`: HAProxy asks its agent, whose percentages count from the weight it was made with.
+
+    `leaving`: it was taken out for good, and goes when its connections have ended.
+    """
+
+    KIND: ClassVar[str] = "server"
+    RANK: ClassVar[int] = 53
+    KEY: ClassVar[tuple[str, ...]] = ("backend", "server")
+
+    backend: str
+    server: str
+    address: str
+    port: int
+    weight: int
+    leaving: bool = False
+    words: str = field(default="", compare=False, repr=False)
+    checked: bool = field(default=False, compare=False)
+    asked: bool = field(default=False, compare=False)
+
+    @property
+    def title(self) -> str:
+        return f"{self.backend}/{self.server}"
+
+    def settings(self) -> dict[str, object]:
+        leaves = {"leaving": "yes"} if self.leaving else {"leaving": ""}
+        return {"address": self.address, "port": self.port, "weight": self.weight, **leaves}
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,10 +211,10 @@ class Agent:
 
     def _remember(self, cause: str, done: Pass) -> None:
         """Tells what was done; what failed is told once, as a problem, however often it is tried again."""
-        made = [result.change for result in done.results if not result.error]
-        for change in made[:TOLD]:
-            log.info("%s: %s", cause, change)
-            self._recent.append({"at": time.time(), "cause": cause, "change": str(change)})
+        made = [result for result in done.results if not result.error]
+        for result in made[:TOLD]:
+            log.info("%s: %s", cause, result)
+            self._recent.append({"at": time.time(), "cause": cause, "change": str(result)})
         if len(made) > TOLD:
             log.info("%s: and %d changes more", cause, len(made) - TOLD)
 

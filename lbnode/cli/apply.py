@@ -23,7 +23,7 @@ def apply(common: Common, role: str | None, force: bool) -> int:
         done = run(found.desired, drivers(identity), force=force)
     control.ask(identity.paths, "wake")
     carried_out = [result for result in done.results if not result.error]
-    lines = [str(result.change) for result in carried_out]
+    lines = [str(result) for result in carried_out]
     lines.append(f"{counted(len(carried_out), 'change')} made" if done.plan else "nothing to do")
     if not done.errors:
         lines += [f"{verdict.kind} {verdict.name}: {verdict.state}" for verdict in found.desired.verdicts]

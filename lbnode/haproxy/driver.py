@@ -5,16 +5,18 @@ is pushed as well, because that takes less than a millisecond instead of the nex
 answers the same, so both agree.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from threading import Event
 
 from lbnode.drivers import Observed, Result
 from lbnode.errors import ApplyFailed, LbnodeError, NotReady
-from lbnode.haproxy import render, statefile
+from lbnode.haproxy import live, render, statefile
+from lbnode.haproxy.configuration import ENABLER
+from lbnode.haproxy.live import Live
 from lbnode.haproxy.reload import reload, running_digest
 from lbnode.haproxy.runtime import NotRunning, Runtime
-from lbnode.haproxy.statefile import ENABLER
 from lbnode.paths import Paths
 from lbnode.plan import Change
 from lbnode.resources import Row, Running, ServerState
@@ -23,45 +25,75 @@ _BACKEND_ROWS = "2 -1"  # management manual, `show stat`: type 2 is backends
 _IN_PROGRESS = 0x01  # CHK_ST_INPROGRESS in srv_agent_state
 _SETTLE_S = 1.0  # twice the enabler's agent-inter, which is also its timeout
 _POLL_S = 0.005
+BY_RUNTIME = "by the runtime API"
 
 
 class HaproxyDriver:
     """Implements `lbnode.drivers.Driver`. `wait_s` is how long a supervisor gets to start HAProxy."""
 
-    kinds: tuple[type[Row], ...] = (Running, ServerState)
+    kinds: tuple[type[Row], ...] = (Running, *live.KINDS, ServerState)
 
     def __init__(self, paths: Paths, wait_s: float = 5.0) -> None:
         self._paths = paths
         self._wait_s = wait_s
         self._runtime = Runtime(paths.haproxy_socket)
+        self._live = Live(self._runtime, paths)
 
-    def observe(self, wanted: Sequence[Row]) -> Observed:  # noqa: ARG002 - all rows have an owner: the running HAProxy
-        """Nothing when HAProxy does not run. Raises NotReady when it runs and does not answer."""
+    def observe(self, wanted: Sequence[Row]) -> Observed:
+        """What it runs and holds. When it does not run what is wanted, the rest will come with the start or the reload,
+        and is shown as it will be. Raises NotReady when it runs and does not answer."""
+        digests = {row.config for row in wanted if isinstance(row, Running)}
         try:
             digest = running_digest(self._runtime.info())
             enabler = self._runtime.stat(f"{ENABLER[0]} {_BACKEND_ROWS}") if digest else []
+            held, waiting = self._live.rows(wanted) if digest in digests else (live.as_wanted(wanted), [])
         except NotRunning:
-            return Observed()
+            return Observed(tuple(live.as_wanted(wanted)))
         # What the health URI's nbsrv() counts: a server that is down, drained, in maintenance or of weight 0 is not.
         states = [ServerState(*ENABLER, up=row["act"] != "0") for row in enabler]
-        return Observed((Running("haproxy", digest), *states))
+        return Observed((Running("haproxy", digest), *held, *states), tuple(waiting))
 
     def apply(self, changes: Sequence[Change]) -> list[Result]:
-        return [Result(change, self._error(change)) for change in changes]
+        """In the running HAProxy where that can be done, with one reload for all that cannot."""
+        results: list[Result] = []
+        reloaded = ""
+        for change in changes:
+            held = isinstance(change.row, live.KINDS)
+            if reloaded and held:
+                results.append(Result(change, way=reloaded))
+                continue
+            error, way = self._carried_out(change)
+            results.append(Result(change, error, way))
+            if not error and way != BY_RUNTIME and (held or isinstance(change.row, Running)):
+                reloaded = way
+        if any(result.way == BY_RUNTIME and isinstance(result.change.row, live.KINDS) for result in results):
+            self._keep(self._paths.haproxy_config.read_text(encoding="utf-8"))
+        return results
 
-    def _error(self, change: Change) -> str:
+    def _carried_out(self, change: Change) -> tuple[str, str]:
+        """The error, and the way it was taken."""
         try:
             if isinstance(change.new, Running):
-                self._run(change.new.config)
-            elif isinstance(change.new, ServerState):
+                return "", self._run(change.new, change.reason)
+            if isinstance(change.row, live.KINDS):
+                return "", self._change(change)
+            if isinstance(change.new, ServerState):
                 self._set_state(change.new)
             elif isinstance(change.old, Running):
-                return "cannot stop HAProxy: lbnode does not supervise it: systemctl stop lbnode-haproxy"
+                return "cannot stop HAProxy: lbnode does not supervise it: systemctl stop lbnode-haproxy", ""
         except LbnodeError as error:
-            return str(error)
+            return str(error), ""
         except OSError as error:
-            return f"cannot change HAProxy: {error}"
-        return ""
+            return f"cannot change HAProxy: {error}", ""
+        return "", BY_RUNTIME
+
+    def _change(self, change: Change) -> str:
+        try:
+            self._live.change(change)
+        except live.NeedsReload as error:
+            self._reload(self._paths.haproxy_config.read_text(encoding="utf-8"))
+            return f"by a reload: {error}"
+        return BY_RUNTIME
 
     def _set_state(self, row: ServerState) -> None:
         """All that the responder's answer sets, so that nothing told earlier (drain, 0%) sticks until the next one.
@@ -85,15 +117,20 @@ class HaproxyDriver:
         checks = [int(state["srv_agent_state"]) for state in states if state["srv_name"] == row.server]
         return any(check & _IN_PROGRESS for check in checks)
 
-    def _run(self, wanted: str) -> None:
-        """Makes HAProxy run the configuration `wanted`, a digest: its supervisor starts it; one that runs is reloaded
-        when it runs something else."""
+    def _run(self, wanted: Running, reason: str) -> str:
+        """Makes HAProxy run the wanted configuration: its supervisor starts it; one that runs is reloaded when it runs
+        something else. Returns the way."""
         file = self._paths.haproxy_config
         config = file.read_text(encoding="utf-8")
-        if render.digest(config) != wanted:
+        if render.digest(config) != wanted.config:
             raise ApplyFailed(f"cannot run HAProxy: {file} is not the file of this plan")
-        if self._running() != wanted:
+        way = "by its start"
+        if self._running() != wanted.config:
             self._reload(config)
+            way = f"by {reason or 'a reload'}"
+        self._paths.haproxy_parts.write_text(json.dumps(dict(wanted.parts)), encoding="utf-8")
+        self._keep(config)
+        return way
 
     def _running(self) -> str:
         """The digest of what runs, as soon as HAProxy answers."""
@@ -116,5 +153,27 @@ class HaproxyDriver:
         fresh.replace(states)
         try:
             reload(self._paths)
+        except LbnodeError:
+            self._restore()
+            raise
         finally:
             states.unlink(missing_ok=True)
+        self._keep(config)
+
+    def _keep(self, config: str) -> None:
+        """What runs now: HAProxy would start with it again, should the next reload fail."""
+        fresh = self._paths.haproxy_loaded.with_suffix(".new")
+        fresh.write_text(config, encoding="utf-8")
+        fresh.replace(self._paths.haproxy_loaded)
+
+    def _restore(self) -> None:
+        """Puts the file back that the running HAProxy was started with."""
+        file = self._paths.haproxy_config
+        try:
+            old = self._paths.haproxy_loaded.read_text(encoding="utf-8")
+            if render.digest(old) == running_digest(self._runtime.info()):
+                fresh = file.with_name(f".{file.name}.restored")
+                fresh.write_text(old, encoding="utf-8")
+                fresh.replace(file)
+        except (OSError, LbnodeError):
+            return  # it was never seen to run, or has ended since

@@ -4,13 +4,20 @@ lbnode supervises nothing: systemd, or the lab, runs `command()`; reloads go thr
 (`lbnode.haproxy.runtime`).
 """
 
+import json
 import re
 import subprocess
+from contextlib import suppress
 from functools import cache
+from hashlib import sha1
 from pathlib import Path
+from ssl import PEM_cert_to_DER_cert
 
+from lbnode.config.model import Cluster
 from lbnode.errors import LbnodeError, Missing
+from lbnode.haproxy import tables
 from lbnode.paths import Paths
+from lbnode.roles.inputs import ProxyFacts
 
 CHECK_TIMEOUT_S = 60.0
 """Checking 10,000 servers in one backend takes 0.3 s; only a name that does not resolve takes long."""
@@ -51,6 +58,26 @@ def errors(output: str) -> str:
         if wanted and line.strip():
             kept.append(match[2] if match else line)
     return "\n".join(kept)
+
+
+def facts(cluster: Cluster, paths: Paths) -> ProxyFacts:
+    """What the files of this node say: certificates, and what HAProxy was loaded with. What cannot be read is left out:
+    `haproxy -c` says it better."""
+    certificates: dict[str, str] = {}
+    for path in tables.certificates(cluster):
+        with suppress(OSError, ValueError):
+            certificates[path] = _fingerprint(Path(path).read_text(encoding="ascii"))
+    loaded: dict[str, str] = {}
+    with suppress(OSError, ValueError):
+        loaded = json.loads(paths.haproxy_parts.read_text(encoding="utf-8"))
+    return ProxyFacts(certificates, loaded)
+
+
+def _fingerprint(pem: str) -> str:
+    """Of the first certificate, as HAProxy shows it. Raises ValueError for what is none."""
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    first = begin + pem.split(begin, 1)[-1].split(end)[0] + end
+    return sha1(PEM_cert_to_DER_cert(first), usedforsecurity=False).hexdigest()
 
 
 def prepare(paths: Paths) -> None:

@@ -1,16 +1,15 @@
 """haproxy.cfg of an L7 node, as a pure function of the cluster file. PURE.
 
-The file carries its own digest in `global`'s `description`. `show info` on the runtime socket gives it back, so that
-which configuration really runs is read from HAProxy and never assumed. The words stand in `templates/haproxy.cfg.j2`;
-their values come from `lbnode.haproxy.views`.
+The file carries a digest of what only a reload can change in `global`'s `description`. `show info` on the runtime
+socket gives it back, so that which configuration really runs is read from HAProxy and never assumed. The words stand in
+`templates/haproxy.cfg.j2`; their values come from `lbnode.haproxy.views`.
 """
 
 import re
-from hashlib import sha256
 
 from lbnode.config.model import Cluster, IPAddress, Node
 from lbnode.errors import LbnodeError
-from lbnode.haproxy import tables, views
+from lbnode.haproxy import configuration, tables, views
 from lbnode.haproxy.quoting import argument, duration, escaped, host
 from lbnode.paths import Paths
 from lbnode.roles.prober import Prober
@@ -48,7 +47,7 @@ def config(templates: Templates, cluster: Cluster, node_name: str, paths: Paths,
         maintenance=argument(str(tables.maintenance_path(paths))),
         services=views.services(cluster, paths),
     )
-    text = body.replace(_PLACEHOLDER, sha256(body.encode()).hexdigest()[:16])
+    text = body.replace(_PLACEHOLDER, configuration.digest(configuration.digests(body, version)))
     if not digest(text):
         where = templates.origin.get(TEMPLATE, TEMPLATE)
         raise LbnodeError(

@@ -38,10 +38,15 @@ class Runtime:
     path: Path
     timeout_s: float = TIMEOUT_S
 
-    def command(self, text: str) -> str:
-        """The answer to one command, as it is. Raises NotRunning, NotReady or NotPermitted when there is none."""
-        if not text or "\n" in text:
+    def command(self, text: str, payload: str = "") -> str:
+        """The answer to one command, as it is. `payload`: lines that go with it, none of them empty.
+
+        Raises NotRunning, NotReady or NotPermitted when there is none.
+        """
+        if not text or "\n" in text or "\n\n" in payload:
             raise ValueError(f"not one command: {text!r}")
+        if payload:
+            text += f" <<\n{payload}\n"
         deadline = time.monotonic() + self.timeout_s
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

@@ -9,7 +9,9 @@ the new addresses in it: a node that is out of service must not be in service be
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+
+from lbnode.haproxy import configuration
+from lbnode.haproxy.configuration import ENABLER, ServerLine, canonical, switched_on, value
 
 COLUMNS = (
     "be_id",
@@ -39,8 +41,6 @@ COLUMNS = (
     "srv_agent_port",
 )
 """Version 1 of the format, the only one so far (management manual, `show servers state`)."""
-
-ENABLER = ("enabler", "enabler")
 
 _CONFIGURED = 0x02  # CHK_ST_CONFIGURED in srv_check_state and srv_agent_state
 
@@ -76,39 +76,23 @@ def content(states: Iterable[Mapping[str, str]], config_text: str) -> str:
 
 def servers(config_text: str) -> dict[tuple[str, str], Written]:
     """The `server` lines of a configuration with their `default-server` words, by (backend, server)."""
-    found: dict[tuple[str, str], Written] = {}
-    section = ""
-    inherited: list[str] = []
-    defaults: list[str] = []
-    for line in config_text.splitlines():
-        match line.split():
-            case ["defaults", *_]:
-                section, inherited, defaults = "", [], []
-            case [("backend" | "listen"), name, *_]:
-                section, defaults = name, list(inherited)
-            case [("global" | "frontend"), *_]:
-                section, defaults = "", []
-            case ["default-server", *words]:
-                defaults += words
-                if not section:
-                    inherited += words
-            case ["server", name, endpoint, *words] if section:
-                found[section, name] = _written(endpoint, [*defaults, *words])
-            case _:
-                pass
-    return found
+    return {
+        (section.name, line.name): _written(line)
+        for section in configuration.sections(config_text)
+        for line in section.servers
+    }
 
 
-def _written(endpoint: str, words: list[str]) -> Written:
-    address, _, port = endpoint.rpartition(":")
+def _written(line: ServerLine) -> Written:
+    words = line.all_words
     return Written(
-        address=_canonical(address.strip("[]")),
-        port=port,
-        checked=_switched_on(words, "check"),
-        check_port=_value(words, "port"),
-        agent_checked=_switched_on(words, "agent-check"),
-        agent_port=_value(words, "agent-port"),
-        ssl=_switched_on(words, "ssl"),
+        address=line.address,
+        port=line.port,
+        checked=switched_on(words, "check"),
+        check_port=value(words, "port") or "0",
+        agent_checked=switched_on(words, "agent-check"),
+        agent_port=value(words, "agent-port") or "0",
+        ssl=switched_on(words, "ssl"),
     )
 
 
@@ -118,7 +102,7 @@ def _addresses(server: Written) -> dict[str, str]:
 
 def _running(state: Mapping[str, str]) -> Written:
     return Written(
-        address=_canonical(state["srv_addr"]),
+        address=canonical(state["srv_addr"]),
         port=state["srv_port"],
         checked=bool(int(state["srv_check_state"]) & _CONFIGURED),
         check_port=state["srv_check_port"],
@@ -126,22 +110,3 @@ def _running(state: Mapping[str, str]) -> Written:
         agent_port=state["srv_agent_port"],
         ssl=state["srv_use_ssl"] == "1",
     )
-
-
-def _switched_on(words: list[str], keyword: str) -> bool:
-    """The last of `keyword` and `no-keyword` decides."""
-    said = [word for word in words if word in (keyword, f"no-{keyword}")]
-    return bool(said) and said[-1] == keyword
-
-
-def _value(words: list[str], keyword: str) -> str:
-    """What follows the last `keyword`; HAProxy shows 0 where it does not stand."""
-    places = [place for place, word in enumerate(words[:-1]) if word == keyword]
-    return words[places[-1] + 1] if places else "0"
-
-
-def _canonical(address: str) -> str:
-    try:
-        return str(ip_address(address))
-    except ValueError:
-        return address

@@ -12,6 +12,15 @@ from lbnode.templates import Templates
 
 
 @dataclass(frozen=True)
+class ProxyFacts:
+    """What only the L7 node itself knows: the fingerprint of each certificate file that can be read, and the digests of
+    the sections that HAProxy was loaded with."""
+
+    certificates: Mapping[str, str] = field(default_factory=dict)
+    loaded: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Inputs:
     """Everything a role looks at: the files, the health, and what this node does already. `ended`: the real servers'
     addresses with a local route, whose flows are being ended; `announced`: the VIPs that are announced;
@@ -28,6 +37,7 @@ class Inputs:
     ended: frozenset[str] = frozenset()
     announced: frozenset[str] = frozenset()
     filters: bool = False
+    proxy: ProxyFacts = field(default_factory=ProxyFacts)
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property

@@ -4,9 +4,9 @@
 own agent check would take up to its interval.
 """
 
-from lbnode.haproxy import render, tables
+from lbnode.haproxy import rows as proxy
 from lbnode.maintenance.state import Mode
-from lbnode.resources import File, Row, Running, ServerState, Sysctl
+from lbnode.resources import Row, ServerState, Sysctl
 from lbnode.roles import direct_return
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 
@@ -17,17 +17,23 @@ SYSCTLS = {"net.ipv4.ip_nonlocal_bind": "1", "net.ipv6.ip_nonlocal_bind": "1"}
 def desired(inputs: Inputs) -> Desired:
     """Everything an L7 node should have."""
     services = [service for service in inputs.cluster.services.values() if service.through == "l7"]
-    config = render.config(inputs.templates, inputs.cluster, inputs.name, inputs.paths, inputs.haproxy_version)
+    held = proxy.rows(
+        inputs.templates,
+        inputs.cluster,
+        inputs.name,
+        inputs.paths,
+        inputs.haproxy_version,
+        inputs.proxy.certificates,
+    )
     serving = inputs.admin.mode is Mode.READY and inputs.admin.percent > 0
     enabler = ServerState("enabler", "enabler", serving)
     rows: tuple[Row, ...] = (
         *(Sysctl(name, value) for name, value in SYSCTLS.items()),
         *direct_return.rows(inputs.node, services),
-        *(File(table.path, table.content) for table in tables.tables(inputs.cluster, inputs.paths)),
-        File(str(inputs.paths.haproxy_config), config, checker="haproxy"),
-        Running("haproxy", render.digest(config)),
+        *held,
         enabler,
     )
     state = "in service" if serving else "out of service"
     verdict = Verdict("node", inputs.name, serving, state, f"{inputs.admin}; takes {len(services)} services")
-    return Desired(rows, {enabler.key: str(inputs.admin)}, (verdict,))
+    reasons = {enabler.key: str(inputs.admin), **proxy.reasons(held, inputs.proxy.loaded)}
+    return Desired(rows, reasons, (verdict,))

@@ -15,11 +15,17 @@ from pathlib import Path
 
 from lbnode import templates
 from lbnode.config.model import Cluster
+from lbnode.files import FileDriver
 from lbnode.haproxy import program, render, tables
+from lbnode.haproxy import rows as haproxy_rows
 from lbnode.haproxy.driver import HaproxyDriver
 from lbnode.haproxy.runtime import Runtime
 from lbnode.paths import Paths
-from lbnode.resources import Row, Running
+from lbnode.plan import Plan
+from lbnode.reconcile import Pass, plan, run
+from lbnode.resources import Row, Running, ServerState
+from lbnode.roles.inputs import Desired
+from lbnode.templates import Templates
 
 
 def until(condition: Callable[[], object], deadline_s: float = 5.0) -> None:
@@ -116,18 +122,35 @@ class Node:
             }
         )
 
-    def render(self, cluster: Cluster) -> str:
-        """The configuration; the tables that it speaks of are written at once."""
-        for table in tables.tables(cluster, self.paths):
-            Path(table.path).parent.mkdir(parents=True, exist_ok=True)
-            Path(table.path).write_text(table.content)
+    def templates(self) -> Templates:
+        """The shipped ones, but for ports that are taken on the test's machine, and for users it may not become."""
         shipped = templates.load()
         source = shipped.sources[render.TEMPLATE].replace(":8404", f":{self.stats}")
         source = source.replace("agent-inter 500ms", f"agent-inter {self.agent_inter}")
         if os.geteuid() != 0:
             source = source.replace("    user haproxy\n    group haproxy\n", "")
-        own = replace(shipped, sources={render.TEMPLATE: source})
-        return render.config(own, cluster, "l7", self.paths, program.version())
+        return replace(shipped, sources={render.TEMPLATE: source})
+
+    def wanted(self, cluster: Cluster) -> Desired:
+        """All that concerns HAProxy, as the l7 role has it."""
+        facts = program.facts(cluster, self.paths)
+        wanted = haproxy_rows.rows(self.templates(), cluster, "l7", self.paths, program.version(), facts.certificates)
+        enabler = ServerState("enabler", "enabler", up=True)
+        return Desired((*wanted, enabler), haproxy_rows.reasons(wanted, facts.loaded))
+
+    def make(self, cluster: Cluster) -> Pass:
+        """One pass, as `lbnode apply` makes it."""
+        return run(self.wanted(cluster), [FileDriver({"haproxy": program.check}), self.driver])
+
+    def plan(self, cluster: Cluster) -> Plan:
+        return plan(self.wanted(cluster), [FileDriver({"haproxy": program.check}), self.driver])
+
+    def render(self, cluster: Cluster) -> str:
+        """The configuration; the tables that it speaks of are written at once."""
+        for table in tables.tables(cluster, self.paths):
+            Path(table.path).parent.mkdir(parents=True, exist_ok=True)
+            Path(table.path).write_text(table.content)
+        return render.config(self.templates(), cluster, "l7", self.paths, program.version())
 
     def write(self, text: str) -> Running:
         self.paths.haproxy_config.write_text(text)

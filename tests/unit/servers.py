@@ -44,6 +44,8 @@ class Told(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    do_POST = do_GET  # noqa: N815 - a name of http.server's
+
     def _upgrade(self) -> None:
         key = base64.b64encode(
             sha1(f"{self.headers['Sec-WebSocket-Key']}{GUID}".encode(), usedforsecurity=False).digest()

@@ -174,7 +174,7 @@ def test_a_changed_port_is_not_overruled_by_the_old_state(started: Node, node: N
     old = node.web
     node.web = free_port()
     with serving(Web(("127.0.0.1", node.web), Page)):
-        wanted = node.write(node.render(node.cluster()))
+        wanted = node.write(node.render(node.cluster(balance="leastconn")))
         assert apply(node, wanted, UP) == []
         ports = {row["srv_port"] for row in node.runtime.servers_state() if row["be_name"] == "web:servers"}
     assert ports == {str(node.web)} != {str(old)}
