@@ -9,6 +9,8 @@ BIN    := .venv/bin
 APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
 PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables curl openssl gdnsd
+# systemd itself checks our units.
+test check: PROGRAMS += systemd
 # Peers to compare with, and a second kernel to test on.
 test kernel-test smp-test lab-test bench: PROGRAMS += keepalived exabgp socat qemu-system-x86 busybox-static
 # A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).

@@ -1,5 +1,6 @@
 """One node: from its files to its desired state and its drivers. What `plan`, `apply` and the agent begin with."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,8 @@ from lbnode.config.model import Cluster, Role
 from lbnode.drivers import Driver
 from lbnode.errors import ConfigError, NotReady, Problem
 from lbnode.health.state import Health, Probe
-from lbnode.maintenance.state import AdminState
+from lbnode.maintenance.departure import age_s
+from lbnode.maintenance.state import AdminState, Mode
 from lbnode.paths import Paths
 from lbnode.roles import desired
 from lbnode.roles.inputs import Desired, Inputs, ProxyFacts
@@ -82,12 +84,14 @@ def inputs_of(
         from lbnode.net import policy
 
         ended = policy.ended()
+    now, leaving_s, damped = time.time(), None, dict[str, float]()
     if announces(identity, cluster):
-        from lbnode.bgp import driver as bgp
+        from lbnode.bgp import flaps
 
-        announced = bgp.announced(identity.paths)
+        announced, damped = announced_by(identity, cluster), flaps.damped(identity.paths, cluster.bgp.damping, now)
+        leaving_s = age_s(admin, cluster.bgp.leaving, now)
     templates = load_templates(identity.paths.templates)
-    filters = identity.role == "backend" and _filters()
+    filters = identity.role != "l4" and _filters()
     return Inputs(
         cluster,
         identity.name,
@@ -100,8 +104,32 @@ def inputs_of(
         announced,
         filters,
         proxy,
+        leaving_s,
+        damped,
         passwords,
     )
+
+
+def announced_by(identity: Identity, cluster: Cluster) -> frozenset[str]:
+    """The VIPs that this node is to announce, by the orders that were left last."""
+    if not announces(identity, cluster):
+        return frozenset()
+    from lbnode.bgp import driver as bgp
+
+    return bgp.announced(identity.paths)
+
+
+def note_flaps(
+    identity: Identity, cluster: Cluster, admin: AdminState, before: frozenset[str], desired: Desired
+) -> None:
+    """Remembers the VIPs that a pass has withdrawn because of their real servers; `before`: what was announced."""
+    if admin.mode is not Mode.READY or not before:
+        return
+    bad = {verdict.name for verdict in desired.verdicts if verdict.kind == "vip" and not verdict.good}
+    if gone := (before & bad) - announced_by(identity, cluster):
+        from lbnode.bgp import flaps
+
+        flaps.note(identity.paths, gone, cluster.bgp.damping, time.time())
 
 
 def announces(identity: Identity, cluster: Cluster) -> bool:
@@ -153,6 +181,16 @@ class Decisions:
             self._desired = desired(self._identity.role, inputs)
             self._inputs = inputs
         return self._desired
+
+    @property
+    def announced(self) -> frozenset[str]:
+        """The VIPs that were announced when it was decided last."""
+        return self._inputs.announced if self._inputs else frozenset()
+
+    @property
+    def damped(self) -> Mapping[str, float]:
+        """The VIPs that were damped then, and until when."""
+        return self._inputs.damped if self._inputs else {}
 
     @property
     def passing(self) -> bool:

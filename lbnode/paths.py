@@ -33,6 +33,11 @@ class Paths:
         return self.etc / "agent-check"
 
     @property
+    def boot_agent_check(self) -> Path:
+        """Like `agent_check`, for this boot alone: what `drain --until-reboot` and a machine that shuts down write."""
+        return self.run / "maintenance" / "agent-check"
+
+    @property
     def dns_addresses(self) -> Path:
         """What an operator takes out of the answers of a DNS server; gdnsd follows it."""
         return self.etc / "dns-addresses"
@@ -93,6 +98,16 @@ class Paths:
     def bgp_told(self) -> Path:
         """What the relay has told ExaBGP, and the peers' states: written by the relay."""
         return self.run / "bgp" / "told.json"
+
+    @property
+    def bgp_heartbeat(self) -> Path:
+        """The agent's sign of life, for the relay (`lbnode.bgp.heartbeat.FILE`)."""
+        return self.run / "bgp" / "agent.json"
+
+    @property
+    def flaps(self) -> Path:
+        """When VIPs were withdrawn because of their real servers."""
+        return self.run / "flaps.json"
 
     @property
     def ledger(self) -> Path:

@@ -11,7 +11,7 @@ nobody configures have no place here.
       30   Address            a VIP on a device of ours
       35   Rule               a policy rule: which look-ups ask which routing table
       40   File               a generated file
-      45   SourceAllow, SynLimit, PacketMark, MssClamp     rules of our own nftables table
+      45   SourceAllow, SynLimit, PacketMark, MssClamp, TunnelGuard     rules of our own nftables table
            FilterDamage       something else in that table, or missing from it
       50   Running            a program that runs with the generated file
       51   ProxyTable         a map or list that HAProxy holds
@@ -268,6 +268,29 @@ class MssClamp(Row):
 
     vip: str
     mss: int
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelGuard(Row):
+    """Tunnelled packets of an IP protocol (4 IPIP, 41 IPv6, 47 GRE; 17 for GUE, on `port`) from elsewhere than
+    `sources` (addresses in canonical text, sorted) are dropped before anything is taken out of them. `version` is that
+    of the outer packet."""
+
+    KIND: ClassVar[str] = "tunnel-guard"
+    RANK: ClassVar[int] = 45
+    KEY: ClassVar[tuple[str, ...]] = ("version", "protocol", "port")
+
+    version: Literal[4, 6]
+    protocol: int
+    port: int
+    sources: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return f"ipv{self.version} protocol {self.protocol}" + (f" port {self.port}" if self.port else "")
+
+    def settings(self) -> dict[str, object]:
+        return {"sources": " ".join(self.sources)}
 
 
 @dataclass(frozen=True, slots=True)

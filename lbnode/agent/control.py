@@ -8,28 +8,28 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from lbnode.errors import LbnodeError, NotPermitted, NotReady
 from lbnode.paths import Paths
 
 LINE_MAX = 16 * 1024 * 1024
+NOT_UNDERSTOOD = {"error": 'cannot understand: send one line such as {"ask": "status"}'}
 
 
 async def serve(paths: Paths, answers: dict[str, Callable[[], dict[str, Any]]]) -> asyncio.Server:
     """Listens; only root and the socket's group may connect. A stale socket of an agent that died is replaced."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):  # who asks may be gone
-            try:
-                line = await asyncio.wait_for(reader.readline(), 5)
-                reply = answers[json.loads(line)["ask"]]()
-            except (TimeoutError, ValueError, KeyError, TypeError, RecursionError):
-                reply = {"error": 'cannot understand: send one line such as {"ask": "status"}'}
-            except LbnodeError as error:
-                reply = {"error": str(error)}
-            writer.write(json.dumps(reply).encode() + b"\n")
+        try:
+            line = await asyncio.wait_for(reader.readline(), 5)
+            reply = _reply(line, answers)
+        except (TimeoutError, ValueError):  # ValueError: a line without an end
+            reply = NOT_UNDERSTOOD
+        except OSError:
+            writer.transport.abort()
+            return
+        writer.write(json.dumps(reply).encode() + b"\n")
         writer.close()
 
     paths.agent_socket.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +37,29 @@ async def serve(paths: Paths, answers: dict[str, Callable[[], dict[str, Any]]]) 
     server = await asyncio.start_unix_server(connected, paths.agent_socket)
     paths.agent_socket.chmod(0o660)
     return server
+
+
+def _reply(line: bytes, answers: dict[str, Callable[[], dict[str, Any]]]) -> dict[str, Any]:
+    try:
+        answer = answers[json.loads(line)["ask"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return NOT_UNDERSTOOD
+    try:
+        return answer()
+    except LbnodeError as error:
+        return {"error": str(error)}
+
+
+def listens(paths: Paths) -> bool:
+    """Whether an agent is there, be it busy or hung: the kernel takes the connection for it."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(paths.agent_socket))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def ask(paths: Paths, what: str, timeout_s: float = 5.0) -> dict[str, Any] | None:
@@ -54,4 +77,6 @@ def ask(paths: Paths, what: str, timeout_s: float = 5.0) -> dict[str, Any] | Non
             raise NotPermitted(f"cannot talk to the agent at {paths.agent_socket}: not permitted") from error
         except (OSError, ValueError) as error:
             raise NotReady(f"cannot get an answer from the agent at {paths.agent_socket}: {error}") from error
+    if "error" in reply:
+        raise NotReady(f"cannot get an answer from the agent: {reply['error']}")
     return reply

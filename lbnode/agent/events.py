@@ -2,6 +2,7 @@
 meaning; the pass reads the files again."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from asyncinotify import Inotify, Mask
 
@@ -16,7 +17,11 @@ CHANGES = (
 def open_watch(paths: Paths) -> Inotify:
     """Subscribes; from here on nothing is missed. Raises LbnodeError when the directory cannot be watched."""
     watch = Inotify()
-    folders = {paths.etc, paths.cluster_file.parent} | ({paths.templates} if paths.templates.is_dir() else set())
+    boot = paths.boot_agent_check.parent
+    folders = {paths.etc, paths.cluster_file.parent, boot}
+    folders |= {paths.templates} if paths.templates.is_dir() else set()
+    with suppress(OSError):
+        boot.mkdir(parents=True, exist_ok=True)
     for folder in folders:
         try:
             watch.add_watch(folder, CHANGES)

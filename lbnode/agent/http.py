@@ -8,7 +8,7 @@ before a byte of it is read. Pages are made in a thread, one at a time.
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import NamedTuple
@@ -38,12 +38,12 @@ Maker = Callable[[Mapping[str, str]], Page]
 
 
 class Guests:
-    """Who may ask: the cluster's own nodes, this machine, and the networks of `metrics.allow`."""
+    """Who may ask: the cluster's own nodes, this machine, and the networks that the cluster file allows besides."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, allow: Iterable[IPv4Network | IPv6Network]) -> None:
         nodes = cluster.nodes.values()
         self._nodes = {address for node in nodes for address in (node.ipv4, node.ipv6) if address is not None}
-        self._networks = (*LOOPBACK, *cluster.metrics.allow)
+        self._networks = (*LOOPBACK, *allow)
 
     def __contains__(self, address: object) -> bool:
         """`address` as text; an IPv6 one may carry a scope."""
@@ -86,7 +86,7 @@ class Site:
         """Listens where the cluster file says; what it cannot is tried again at the next call. Returns what is wrong,
         "" when nothing is: a port that is taken must not end an agent."""
         if cluster is not self._cluster:
-            self._cluster, self._guests = cluster, Guests(cluster)
+            self._cluster, self._guests = cluster, Guests(cluster, cluster.metrics.allow)
         node, port = cluster.nodes[self._name], cluster.metrics.port
         own = [str(address) for address in (node.ipv4, node.ipv6) if address is not None]
         wanted = {(host, port) for host in (*own, "127.0.0.1", "::1")} if port else set()

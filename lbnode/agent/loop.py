@@ -11,14 +11,15 @@ import logging
 import os
 import signal
 import time
-from collections import deque
 from contextlib import suppress
 from typing import Any
 
 from lbnode.agent import control, events, pages
 from lbnode.agent.drift import mended
-from lbnode.agent.http import Site
-from lbnode.agent.metrics import Counts
+from lbnode.agent.http import Guests, Site
+from lbnode.agent.journal import Journal
+from lbnode.agent.leaving import STOPPED, Leaver
+from lbnode.agent.pulse import Pulse
 from lbnode.agent.systemd import notify
 from lbnode.config.model import Cluster
 from lbnode.errors import ConfigError, LbnodeError
@@ -26,9 +27,20 @@ from lbnode.health.monitor import Monitor, Pace
 from lbnode.health.state import Probe
 from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
-from lbnode.node import Decisions, Identity, announces, drivers, groundwork, load_cluster
+from lbnode.maintenance.state import AdminState, Mode
+from lbnode.node import (
+    Decisions,
+    Identity,
+    announced_by,
+    announces,
+    drivers,
+    groundwork,
+    load_cluster,
+    note_flaps,
+)
 from lbnode.plan import Plan
 from lbnode.reconcile import Pass, ensure, run
+from lbnode.resources import Running
 from lbnode.roles.inputs import Desired
 
 log = logging.getLogger("lbnode")
@@ -39,12 +51,11 @@ DRIFT = "drift repaired"
 """The cause of a pass that only the timer began."""
 RETRY_S = 1.0
 """After a pass that failed the next one comes this soon."""
-TOLD = 500
-"""So many changes of one pass are logged one by one: a large table that is made at once is some 100,000."""
 
 
 class Agent:
-    """One node, kept right. `run` returns after SIGTERM or SIGINT; the data path stays as it is."""
+    """One node, kept right. `run` returns after SIGTERM or SIGINT; the data path stays as it is, unless the cluster
+    file wants the node to leave first: then a second signal ends that."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
@@ -56,15 +67,16 @@ class Agent:
         self._desired = Desired()
         self._left = Plan()
         self._probes: tuple[Probe, ...] = ()
-        self._problems: dict[str, str] = {}
-        self._recent: deque[dict[str, Any]] = deque(maxlen=100)
-        self._last: dict[str, Any] = {}
-        self._counts = Counts()
+        self._journal = Journal()
+        self._leaver = Leaver(identity.name)
+        self._pulse = Pulse(identity.paths)
+        self._stopping = False
         self._since = time.time()
         self._wake = asyncio.Event()
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
+        self._asking = (self._cluster, Guests(self._cluster, self._cluster.agent_check.allow))
         self._site = Site(identity.name, pages.of(lambda: (self.status(), self._cluster, self._desired)))
 
     async def run(self) -> None:
@@ -74,18 +86,20 @@ class Agent:
             loop.add_signal_handler(number, self._stop_now)
         loop.add_signal_handler(signal.SIGHUP, self._rouse, "SIGHUP")
         identity = self._identity
+        files.forget(identity.paths, STOPPED)
         with events.open_watch(identity.paths) as watch:
-            watching = asyncio.create_task(events.follow(watch, self._rouse))
+            tasks = [asyncio.create_task(work) for work in (events.follow(watch, self._rouse), self._pulse.run())]
             servers = [await control.serve(identity.paths, {"status": self.status, "wake": self._woken})]
             if identity.role != "l4":
-                servers.append(await responder.serve(self._admin, self._cluster.agent_check.port))
+                servers.append(await responder.serve(self._admin, self._cluster.agent_check.port, self._welcome))
             log.info("agent of %s (%s) begins", identity.name, identity.role)
             try:
                 await self._passes()
             finally:
-                watching.cancel()
-                with suppress(asyncio.CancelledError):
-                    await watching
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                self._pulse.stop()
                 for server in servers:
                     server.close()
                 await self._site.close()
@@ -104,18 +118,22 @@ class Agent:
             "admin_mode": str(self._reading.state.mode),
             "admin_next": self._reading.next,
             "verdicts": [verdict.as_json() for verdict in self._desired.verdicts],
-            "last_pass": self._last,
-            "counts": dict(self._counts.__dict__),
-            "problems": [f"{where}: {text}" for where, text in dict(self._problems).items()],
-            "recent": list(self._recent),
+            **self._journal.as_json(),
             "health": {probe.id: health.as_json() for probe, health in self._monitor.health.items()},
         }
         if announces(identity, self._cluster):
-            from lbnode.bgp.driver import peers
+            from lbnode.bgp.report import report
 
-            found["peers"] = peers(identity.paths)
+            departure = self._leaver.now
+            found["leaving"] = departure and departure.as_json()
+            found["damped"] = dict(self._decisions.damped)
+            found |= report(identity.paths)
         if identity.role == "l4":
             found["tables"] = self._left.tables_as_json()
+        if identity.role == "l7":
+            from lbnode.haproxy import program
+
+            found["haproxy"] = program.seen(identity.paths)
         return found
 
     async def _passes(self) -> None:
@@ -127,12 +145,15 @@ class Agent:
             await self._follow_files()
             well = await asyncio.to_thread(self._pass, ", ".join(dict.fromkeys(causes)))
             notify("READY=1")
+            if self._stopping and self._leaver.done:
+                break
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._patience(well))
 
     def _patience(self, well: bool) -> float:
         """Seconds until the next pass, unless something wakes it."""
         rest = RETRY_S if not well or self._decisions.passing else RESYNC_S
+        rest = min(rest, self._leaver.patience_s)
         return rest if self._reading.next is None else max(0.0, min(rest, self._reading.next - time.time()))
 
     async def _follow_files(self) -> None:
@@ -142,7 +163,7 @@ class Agent:
             self._cluster_stamp = stamp
             self._reload()
         self._admin()
-        self._tell("metrics", await self._site.follow(self._cluster))
+        self._journal.tell("metrics", await self._site.follow(self._cluster))
         pace, probes = self._cluster.probe, self._decisions.probes(self._cluster)
         if probes != self._probes:
             await asyncio.to_thread(self._prepare)
@@ -159,75 +180,64 @@ class Agent:
             with exclusive(identity.paths.lock):
                 ensure(groundwork(identity, self._cluster), self._drivers).raise_if_failed()
         except LbnodeError as error:
-            self._tell("probes", str(error))
+            self._journal.tell("probes", str(error))
         else:
-            self._tell("probes", "")
+            self._journal.tell("probes", "")
 
     def _reload(self) -> None:
         try:
             self._cluster = load_cluster(self._identity)
         except LbnodeError as error:
             count = f"{len(error.problems)} problems, " if isinstance(error, ConfigError) else ""
-            self._tell("cluster file", f"{count}the last good one stays in force:\n{error}")
+            self._journal.tell("cluster file", f"{count}the last good one stays in force:\n{error}")
         else:
-            self._tell("cluster file", "")
+            self._journal.tell("cluster file", "")
             log.info("cluster file taken in")
 
     def _admin(self) -> Any:
         """The admin state now; the agent-check responder asks for every answer, so it never lags behind the file."""
         self._reading = files.read(self._identity.paths, self._identity.role, time.time(), self._reading.state)
-        self._tell("maintenance", self._reading.problem)
+        self._journal.tell("maintenance", self._reading.problem)
         return self._reading.state
 
     def _pass(self, cause: str) -> bool:
         """One pass, in a thread. Whether all is well afterwards."""
-        identity = self._identity
-        began, before = time.time(), self._desired
+        began = time.time()
+        self._pulse.begin()
         try:
-            with exclusive(identity.paths.lock):
-                self._desired = self._decisions.desired(self._cluster, self._reading.state, self._monitor.health)
-                self._tell("password", self._decisions.problem)
-                done = run(self._desired, self._drivers, last=self._left)
+            done, drift = self._make_right()
         except LbnodeError as error:
-            self._counts.add(None)
-            self._tell("pass", str(error))
+            self._journal.failed(str(error))
             return False
-        drift = mended(before, self._desired, self._left, done)
+        finally:
+            listens = any(row.program == "exabgp" for row in self._desired.rows if isinstance(row, Running))
+            self._pulse.end(self._cluster.bgp.dead_man if listens else None)
         if cause == DRIFT and not drift:
-            cause = "time has come"  # for a step of a slow start, or for a destination that has left
-        self._counts.add(done, drift)
-        self._left = done.left
-        self._remember(cause, done)
-        self._tell("pass", "; ".join(done.errors))
-        self._last = {
-            "at": began,
-            "seconds": round(time.time() - began, 4),
-            "cause": cause,
-            "changes": len(done.plan.changes),
-            "foreign": list(done.left.foreign),
-            "waiting": list(done.left.waiting),
-        }
+            cause = "time has come"  # for a step of a slow start, for a destination or a node that leaves
+        self._journal.passed(began, cause, done, drift)
         return not done.errors
 
-    def _remember(self, cause: str, done: Pass) -> None:
-        """Tells what was done; what failed is told once, as a problem, however often it is tried again."""
-        made = [result for result in done.results if not result.error]
-        for result in made[:TOLD]:
-            log.info("%s: %s", cause, result)
-            self._recent.append({"at": time.time(), "cause": cause, "change": str(result)})
-        if len(made) > TOLD:
-            log.info("%s: and %d changes more", cause, len(made) - TOLD)
+    def _make_right(self) -> tuple[Pass, int]:
+        """What a pass did, and how much of it was drift."""
+        identity, before, admin = self._identity, self._desired, self._reading.state
+        with exclusive(identity.paths.lock):
+            self._desired = self._decisions.desired(self._cluster, admin, self._monitor.health)
+            self._journal.tell("password", self._decisions.problem)
+            done = run(self._desired, self._drivers, last=self._left)
+            note_flaps(identity, self._cluster, admin, self._decisions.announced, self._desired)
+        drift = mended(before, self._desired, self._left, done)
+        self._left = done.left
+        if announces(identity, self._cluster):
+            self._leaver.follow(self._cluster, admin, len(announced_by(identity, self._cluster)))
+        return done, drift
 
-    def _tell(self, where: str, text: str) -> None:
-        """Keeps a problem in status while it lasts; logs it when it comes, changes, and goes."""
-        if text == self._problems.get(where, ""):
-            return
-        if text:
-            self._problems[where] = text
-            log.error("%s: %s", where, text)
-        else:
-            del self._problems[where]
-            log.info("%s: in order again", where)
+    def _welcome(self, address: object) -> bool:
+        """Whether the agent-check responder answers that address."""
+        cluster, guests = self._asking
+        if cluster is not self._cluster:
+            guests = Guests(self._cluster, self._cluster.agent_check.allow)
+            self._asking = (self._cluster, guests)
+        return address in guests
 
     def _stamp(self) -> tuple[int, ...]:
         try:
@@ -245,5 +255,19 @@ class Agent:
         return {"ok": True}
 
     def _stop_now(self) -> None:
-        self._stop.set()
-        self._wake.set()
+        """The first signal lets the node leave, where that is wanted; another one ends the waiting."""
+        again, self._stopping = self._stopping, True
+        if again or not self._leave_first():
+            self._stop.set()
+        self._rouse("told to stop")
+
+    def _leave_first(self) -> bool:
+        """Begins to leave, where the cluster file wants that of an agent that is stopped."""
+        if self._cluster.bgp.on_stop == "keep" or not announces(self._identity, self._cluster):
+            return False
+        try:
+            files.write(self._identity.paths, AdminState(Mode.DRAIN, "drain", reason=STOPPED), this_boot=True)
+        except (LbnodeError, OSError) as error:
+            log.error("cannot leave first: %s", error)  # noqa: TRY400 - the reason is all there is
+            return False
+        return True

@@ -31,14 +31,26 @@ class Known(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
+TOLD = ("peer", "prefix", "next_hop", "med", "local_preference", "communities", "large_communities", "prepend")
+
 KNOWN = (
     Known("lbnode_build_info", "1; which lbnode runs, on which node.", ("version", "node", "role")),
     Known("lbnode_start_time_seconds", "When the agent began, in seconds since 1970."),
     Known("lbnode_admin_state", "1 for what people have set this node to: ready, drain or maint; else 0.", ("state",)),
     Known("lbnode_admin_next_seconds", "When that will be another state by itself, in seconds since 1970, if it will."),
     Known("lbnode_in_service", "L7 and backend nodes: 1 while the node takes new flows."),
-    Known("lbnode_announced", "L4 nodes: 1 while the VIP is to be announced.", ("vip",)),
-    Known("lbnode_peer_up", "L4 nodes: 1 while the BGP session is up.", ("peer",)),
+    Known("lbnode_announced", "Nodes that announce: 1 while the VIP is to be announced.", ("vip",)),
+    Known(
+        "lbnode_damped_until_seconds",
+        "Until when a VIP that has come and gone too often is announced as a second choice, in seconds since 1970.",
+        ("vip",),
+    ),
+    Known("lbnode_departure", "Nodes that announce and leave: 1 for the phase they are in.", ("phase",)),
+    Known("lbnode_departure_since_seconds", "When the node began to leave, in seconds since 1970."),
+    Known("lbnode_speaker_up", "Nodes that announce: 1 while ExaBGP runs with our relay."),
+    Known("lbnode_peer_up", "Nodes that announce: 1 while the BGP session is up.", ("peer",)),
+    Known("lbnode_peer_prefixes", "How many prefixes the peer is told.", ("peer",)),
+    Known("lbnode_told_info", '1; what the peer is told of a prefix, "" for what is left out.', TOLD),
     Known("lbnode_probe_up", "1 while the probe's target is held to be up; missing until that is known.", ("probe",)),
     Known("lbnode_server_up", "1 while a real server is to get new flows of any service.", ("server", "address")),
     Known("lbnode_server_weight", "The least of a real server's weights over all services.", ("server", "address")),
@@ -139,11 +151,27 @@ class Snapshot:
                 yield "lbnode_announced", (verdict["name"],), verdict["good"]
             elif verdict["kind"] == "node":
                 yield "lbnode_in_service", (), verdict["good"]
-        for address, peer in self.status.get("peers", {}).items():
-            yield "lbnode_peer_up", (address,), peer["state"] == "up"
+        yield from self._announced()
         for probe, health in self.status["health"].items():
             if health["up"] is not None:
                 yield "lbnode_probe_up", (probe,), health["up"]
+
+    def _announced(self) -> Iterator[Value]:
+        status = self.status
+        for vip, end in status.get("damped", {}).items():
+            yield "lbnode_damped_until_seconds", (vip,), end
+        if leaving := status.get("leaving"):
+            yield "lbnode_departure", (leaving["phase"],), 1
+            if leaving["since"] is not None:
+                yield "lbnode_departure_since_seconds", (), leaving["since"]
+        if "speaker" in status:
+            yield "lbnode_speaker_up", (), status["speaker"]["running"]
+        told = status.get("told", ())
+        for address, peer in status.get("peers", {}).items():
+            yield "lbnode_peer_up", (address,), peer["state"] == "up"
+            yield "lbnode_peer_prefixes", (address,), sum(route["peer"] == address for route in told)
+        for route in told:
+            yield "lbnode_told_info", tuple(_label(route[name]) for name in TOLD), 1
 
     def _servers(self) -> Iterator[Value]:
         weights: defaultdict[str, list[int]] = defaultdict(list)
@@ -166,6 +194,13 @@ class Snapshot:
                 yield "lbnode_service_flows_total", (str(key),), counted.flows
                 yield "lbnode_service_packets_total", (str(key),), counted.packets
                 yield "lbnode_service_bytes_total", (str(key),), counted.bytes
+
+
+def _label(value: object) -> str:
+    """A setting as the value of a label."""
+    if value is None:
+        return ""
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def text(snapshot: Snapshot) -> bytes:

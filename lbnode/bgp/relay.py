@@ -5,7 +5,8 @@ its own: here it is looked at for the last time.
 
 It holds no state of its own. What ExaBGP runs with, which peers it has and what it announces is asked of ExaBGP (at the
 start and after each reload); what should be is read from `wanted` whenever inotify reports it. The difference is told,
-and the outcome is left in `told`, by rename. A lock on `relay.lock` beside them says that it lives.
+and the outcome is left in `told`, by rename. A lock on `relay.lock` beside them says that it lives. What becomes of the
+orders when the agent gives no sign of life any more is the agent's own word (`lbnode.bgp.heartbeat`).
 
 It ends when its input ends, and for no other reason: an API process that dies six times within 64 seconds takes ExaBGP
 and every route with it (reactor/api/processes.py, `_record_respawn`). It needs nothing but the standard library.
@@ -24,7 +25,7 @@ from typing import Any
 if __name__ == "__main__":  # started as a script, by an interpreter that may not know where lbnode is
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lbnode.bgp import words
+from lbnode.bgp import heartbeat, words
 from lbnode.bgp.guard import Guard
 from lbnode.bgp.inotify import Watch
 from lbnode.bgp.pipe import Pipe
@@ -58,7 +59,9 @@ class Relay:
         self.neighbors: dict[str, words.Neighbor] = {}
         self.peers: dict[str, dict[str, Any]] = {}
         self.heard_of: set[str] = set()
-        self.problems = {"wanted": "", "announceable": "", "reload": ""}
+        self.deadman = heartbeat.DeadMan(wanted.with_name(heartbeat.FILE))
+        self.gone_since: float | None = None
+        self.problems = {"wanted": "", "announceable": "", "reload": "", "agent": ""}
         self.retry_at, self.retry_s = 0.0, RETRY_S[0]
         self.published: object = None
 
@@ -70,11 +73,12 @@ class Relay:
                 self.attach()
             if self.reload_in() == 0:
                 self.reload()
+            self.look_for_agent()
             while self.tell():
                 self.publish()
             self.finish()
             self.publish()
-            self.pipe.wait(1.0 if self.watch is None else self.reload_in())
+            self.pipe.wait(1.0 if self.watch is None else self.next_in())
 
     def attach(self) -> None:
         """Takes the lock and begins to watch. Tried again later when the directory cannot be used, or another lives."""
@@ -91,6 +95,7 @@ class Relay:
             complain(f"cannot follow {self.wanted_file}: {error}")
             return
         self.pipe.add_reader(self.watch.fd, self.on_files)
+        self.deadman.read()
         self.read_wanted()
 
     def detach(self) -> None:
@@ -106,8 +111,37 @@ class Relay:
         names = self.watch.names() if self.watch else set()
         if names is None or words.LOCK in names:
             self.detach()  # where the lock is not seen any more, nobody takes this relay for alive
-        elif self.wanted_file.name in names:
+            return
+        if heartbeat.FILE in names:
+            self.deadman.read()
+        if self.wanted_file.name in names:
+            self.deadman.ordered(heartbeat.now())
             self.read_wanted()
+
+    def look_for_agent(self) -> None:
+        """Whether it is gone; told when that changes."""
+        gone = self.deadman.left_s(heartbeat.now()) == 0
+        if gone and self.gone_since is None:
+            self.gone_since = round(time.time(), 3)
+            complain(self.deadman.words())
+        elif not gone and self.gone_since is not None:
+            self.gone_since = None
+            complain("the agent has given a sign of life again")
+        self.problems["agent"] = self.deadman.words() if gone else self.deadman.problem
+
+    def next_in(self) -> float | None:
+        """Seconds until there may be something to do by itself."""
+        agent = self.deadman.left_s(heartbeat.now()) if self.gone_since is None else None
+        times = [seconds for seconds in (self.reload_in(), agent) if seconds is not None]
+        return min(times, default=None)
+
+    @property
+    def orders(self) -> dict[words.Key, words.Route]:
+        """What should be announced: what `wanted` says and the list permits, or nothing where the agent is gone and has
+        asked for that."""
+        if self.wanted is None or (self.gone_since is not None and self.deadman.then == "withdraw"):
+            return {}
+        return self.permitted
 
     def read_wanted(self) -> None:
         """A file that is not there yet, or not understood, changes nothing."""
@@ -149,7 +183,7 @@ class Relay:
         """Tells ExaBGP a batch of the difference; False when there was none."""
         if self.wanted is None:
             return False
-        steps = words.difference(self.told, self.permitted, self.neighbors)
+        steps = words.difference(self.told, self.orders, self.neighbors)
         batch = [step for step in steps if step.key not in self.refused][:BATCH]
         if not batch:
             self.settled = self.wanted.serial
@@ -160,7 +194,7 @@ class Relay:
                 self.told.pop(step.key, None)
             elif answer != "error":
                 self.told[step.key] = step.route
-            elif self.permitted.get(step.key) == step.route:
+            elif self.orders.get(step.key) == step.route:
                 peer = step.key[0]
                 why = "see its log" if peer in self.peers else f"it has no neighbor {peer}"
                 self.refused[step.key] = f"ExaBGP refused it: {why}"
@@ -245,6 +279,7 @@ class Relay:
             ],
             "refused": [{"peer": key[0], "prefix": key[1], "why": refused[key]} for key in sorted(refused)],
             "peers": self.peers,
+            "agent_gone": self.gone_since,
             "problem": "; ".join(filter(None, self.problems.values())),
         }
         if self.watch is None or value == self.published:

@@ -16,7 +16,7 @@ from lbnode.resources import Announcement, Key
 class Told:
     """`config` is the digest ExaBGP runs with; `serial` that of the last `wanted` that has been carried out as far as
     possible; `refused` says why, by key; `peers` maps an address to state (up, down, connected), since (seconds since
-    1970) and reason; `problem` is "" when all is well."""
+    1970) and reason; `problem` is "" when all is well; `agent_gone`: since when the agent has counted as gone."""
 
     config: str
     serial: str
@@ -24,6 +24,7 @@ class Told:
     refused: dict[Key, str]
     peers: dict[str, dict[str, Any]]
     problem: str
+    agent_gone: float | None = None
 
 
 def alive(paths: Paths) -> bool:
@@ -59,6 +60,7 @@ def read_told(paths: Paths) -> Told | None:
             refused={(Announcement.KIND, row["prefix"], row["peer"]): row["why"] for row in data["refused"]},
             peers=data["peers"],
             problem=data["problem"],
+            agent_gone=data.get("agent_gone"),
         )
     except FileNotFoundError:
         return None

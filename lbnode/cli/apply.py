@@ -6,7 +6,7 @@ from lbnode.agent import control
 from lbnode.cli.options import Common, common, role_option
 from lbnode.cli.view import current
 from lbnode.lock import exclusive
-from lbnode.node import drivers
+from lbnode.node import announced_by, drivers, note_flaps
 from lbnode.plan import counted
 from lbnode.reconcile import run
 
@@ -18,9 +18,14 @@ from lbnode.reconcile import run
 def apply(common: Common, role: str | None, force: bool) -> int:
     """Make this node right, and say what was done."""
     identity = common.identity(role)
+    if not control.listens(identity.paths):
+        # From here on nobody has to be alive: a dead agent's rule must not undo what a person does.
+        identity.paths.bgp_heartbeat.unlink(missing_ok=True)
     found = current(identity, prepare=True)
     with exclusive(identity.paths.lock):
+        before = announced_by(identity, found.cluster)
         done = run(found.desired, drivers(identity), force=force)
+        note_flaps(identity, found.cluster, found.reading.state, before, found.desired)
     control.ask(identity.paths, "wake")
     carried_out = [result for result in done.results if not result.error]
     lines = [str(result) for result in carried_out]

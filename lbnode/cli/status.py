@@ -6,9 +6,10 @@ from typing import Any
 import click
 
 from lbnode.agent import control
+from lbnode.bgp import report as bgp
 from lbnode.cli.options import Common, common
 from lbnode.cli.view import current
-from lbnode.node import drivers
+from lbnode.node import announces, drivers
 from lbnode.reconcile import plan
 
 
@@ -26,7 +27,10 @@ def _without_agent(common: Common) -> dict[str, Any]:
     identity = common.identity(None)
     view = current(identity)
     left = plan(view.desired, drivers(identity))
+    from lbnode.haproxy import program
+
     return {
+        "haproxy": program.seen(identity.paths) if identity.role == "l7" else None,
         "node": identity.name,
         "role": identity.role,
         "agent": None,
@@ -34,6 +38,7 @@ def _without_agent(common: Common) -> dict[str, Any]:
         "admin_mode": str(view.reading.state.mode),
         "admin_next": view.reading.next,
         "verdicts": [verdict.as_json() for verdict in view.desired.verdicts],
+        **(bgp.report(identity.paths) if announces(identity, view.cluster) else {}),
         "tables": left.tables_as_json(),
         "last_pass": {"changes": len(left.changes), "foreign": list(left.foreign)},
         "problems": ["agent: not running", *(f"differs: {change}" for change in left.changes)],
@@ -46,18 +51,27 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['node']} ({found['role']}): {found['admin']}"]
     if agent:
         lines.append(f"agent: pid {agent['pid']}, running {_ago(agent['since'])}; last pass {_ago(last.get('at'))} ago")
+    if leaving := found.get("leaving"):
+        since = f" for {_ago(leaving['since'])}" if leaving["since"] else ""
+        lines.append(f"leaving{since}: {leaving['phase']}, {leaving['waits_for']}")
     lines += [f"{v['kind']} {v['name']}: {v['state']}  # {v['reason']}" for v in found["verdicts"]]
-    lines += [
-        f"peer {address}: {peer['state']}" + (f"  # {peer['reason']}" if peer.get("reason") else "")
-        for address, peer in found.get("peers", {}).items()
-    ]
+    lines += bgp.lines(found)
     lines += [f"table {service}: {_table(table)}" for service, table in found.get("tables", {}).items()]
+    lines += _haproxy(found)
     lines += [f"left alone: {row}" for row in last.get("foreign", [])]
     lines += [f"problem: {problem}" for problem in found["problems"]]
     if found["recent"]:
         lines.append("recent:")
         lines += [f"  {_ago(item['at'])} ago  {item['cause']}: {item['change']}" for item in found["recent"][-5:]]
     return lines
+
+
+def _haproxy(found: dict[str, Any]) -> list[str]:
+    if not found.get("haproxy"):
+        return ["HAProxy: does not answer"] if found["role"] == "l7" else []
+    from lbnode.haproxy import stats
+
+    return stats.lines(found["haproxy"])
 
 
 def _table(table: dict[str, Any]) -> str:

@@ -1,12 +1,15 @@
-"""Waiting for a node's flows to end, with the count on stderr: in place on a terminal, else a line when it changes."""
+"""Waiting until a node announces nothing and its flows have ended, with the count on stderr: in place on a terminal,
+else a line when it changes."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import click
 
+from lbnode.bgp.driver import announced
 from lbnode.cli.options import Common
 from lbnode.config.load import load
 from lbnode.errors import ConfigError, Problem
@@ -28,24 +31,26 @@ def watched(common: Common) -> Watch:
         raise ConfigError([Problem(0, 0, f"no node {common.node!r}", "use --node", str(file))])
     found = watch(cluster, common.node)
     found.look()
-    return found
+    return replace(found, announced=lambda: len(announced(common.paths)))
 
 
 def until_calm(watch: Watch, timeout_s: int | None) -> dict[str, object]:
     """Returns when all flows have ended, or the time is over: {"ended": False, "left": 3, "unit": "connection",
-    "flows": "3 connections left", "seconds": 41}. With nothing left for too short a time, they have not ended."""
+    "flows": "3 connections left", "seconds": 41}. With nothing left for too short a time, they have not ended; nor
+    while the node announces VIPs."""
     began = time.monotonic()
     calm = Calm(watch.calm_s)
     with _shown() as show:
         while True:
-            left, now = watch.look(), time.monotonic()
-            ended = calm.take(left, now)
+            vips, left, now = watch.announced(), watch.look(), time.monotonic()
+            ended = calm.take(vips + left, now)
             text = f"{counted(left, watch.unit)} {watch.what}" if left else "none"
+            text = f"{counted(vips, 'VIP')} still announced" if vips else text
             if ended or (timeout_s is not None and now - began >= timeout_s):
-                text += "" if ended or left else ", but not for long enough"
+                text += "" if ended or left or vips else ", but not for long enough"
                 waited = round(now - began)
                 return {"ended": ended, "left": left, "unit": watch.unit, "flows": text, "seconds": waited}
-            show(text if left else "none; waiting whether it stays so")
+            show(text if vips or left else "none; waiting whether it stays so")
             time.sleep(LOOK_S)
 
 

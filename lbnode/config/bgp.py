@@ -6,6 +6,7 @@ from pydantic import Field
 
 from lbnode.config.communities import Community, LargeCommunity
 from lbnode.config.frozen import Model
+from lbnode.config.leaving import Damping, DeadMan, Leaving
 from lbnode.config.values import Asn, Between, FilePath, Flag, IPAddress, Name, Named, Prefix
 
 Number = Annotated[int, Between(0, 4294967295)]
@@ -77,4 +78,11 @@ class Bgp(Model):
         None, min_length=1, description="Nothing outside these networks is ever announced; the VIPs if left out."
     )
     attributes: Attributes = Field(Attributes(), description="What every peer is told.")
+    dead_man: DeadMan = Field(DeadMan(), description="What happens when the agent gives no sign of life any more.")
+    leaving: Leaving = Field(Leaving(), description="How a node that is taken out of service stops announcing.")
+    on_stop: Literal["keep", "withdraw"] = Field(
+        "keep",
+        description="What an agent does that is told to stop: keep: nothing; withdraw: it leaves first, in order.",
+    )
+    damping: Damping = Field(Damping(), description="What happens to a VIP that comes and goes.")
     peers: Named[Peer] = Field(min_length=1, description="The routers or route reflectors, by name.")

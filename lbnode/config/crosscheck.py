@@ -67,16 +67,16 @@ def _add(role: str) -> str:
 def _listeners(draft: Draft) -> Iterator[Finding]:
     """All of them listen on an L7 node's own addresses."""
     listeners = (
-        ("agent_check", "the agent-check", draft.agent_port),
-        ("health", "the health URI", draft.health_port),
-        ("metrics", "metrics", draft.metrics_port),
+        (("agent_check", "port"), "the agent-check", draft.agent_port),
+        (("health", "port"), "the health URI", draft.health_port),
+        (("metrics", "port"), "metrics", draft.metrics_port),
+        (("haproxy", "metrics_port"), "HAProxy's metrics", draft.proxy_metrics_port),
     )
-    for (section, one, port), (other_section, other, same) in combinations(listeners, 2):
+    for (path, one, port), (other_path, other, same) in combinations(listeners, 2):
         if port and port == same:
             message = f"{one} and {other} both listen on port {port} of the L7 nodes"
-            default = Cluster.model_fields[section].default.port
-            place = other_section if port == default else section
-            yield Finding((place, "port"), message, "choose another port for one of them")
+            default = getattr(Cluster.model_fields[path[0]].default, path[1])
+            yield Finding(other_path if port == default else path, message, "choose another port for one of them")
 
 
 def _asked(draft: Draft) -> Iterator[Finding]:
@@ -164,8 +164,10 @@ def _once(items: tuple[tuple[Path, V], ...]) -> list[tuple[Path, V]]:
 
 def _pool(draft: Draft, pool: DraftPool, suggestions: Suggestions) -> Iterator[Finding]:
     if pool.nodes is None:
-        if draft.nodes_complete and not draft.with_role("backend"):
-            yield Finding(pool.path, f"pool '{pool.name}' has no node", _add("backend"), at_key=True)
+        nodes, complete = draft.members(pool.name)
+        if complete and not nodes:
+            hint = "give a backend its tags" if pool.tags else _add("backend")
+            yield Finding(pool.path, f"pool '{pool.name}' has no node", hint, at_key=True)
         return
     names = [name for name, node in draft.nodes.items() if node.role in ("backend", None)]
     yield from repeated(pool.nodes, "node '{}' is listed twice")

@@ -13,7 +13,7 @@ from typing import Any
 from lbnode.config import dnscheck
 from lbnode.config.bgp import Attributes
 from lbnode.config.dnscheck import DraftDns
-from lbnode.config.http import Clients, ServerTls, Tls
+from lbnode.config.http import Clients, FromDns, ServerTls, Tls
 from lbnode.config.model import Access, Balancing, Check, Cluster, IPAddress, Model, Node, Service, ServiceProbe
 from lbnode.config.positions import Path
 from lbnode.config.words import at
@@ -31,6 +31,7 @@ class DraftNode:
     role: str | None
     own: dict[int, IPAddress]
     unsure: frozenset[int]
+    tags: frozenset[str]
     weight: int | None
     serial: int | None
     attributes: "Section"
@@ -109,15 +110,22 @@ class DraftService:
 
 @dataclass(frozen=True)
 class DraftPool:
-    """`nodes` is None when every backend belongs to it."""
+    """`nodes` is None when every backend with its `tags` belongs to it."""
 
     name: str
     path: Path
     nodes: tuple[tuple[Path, str], ...] | None
+    tags: tuple[tuple[Path, str], ...]
+    dns: Section
     complete: bool
     backup: tuple[tuple[Path, str], ...]
     check: Section
     tls: Section
+
+    @property
+    def found_by_dns(self) -> bool:
+        """Whether its servers are, or may be, no nodes of the file."""
+        return "name" not in self.dns.values or self.dns["name"] is not None
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,7 @@ class Draft:
     health_port: int | None
     agent_port: int | None
     metrics_port: int | None
+    proxy_metrics_port: int | None
     dns: DraftDns | None
 
     def with_role(self, role: str) -> list[DraftNode]:
@@ -171,10 +180,12 @@ class Draft:
     def members(self, name: str | None) -> tuple[list[DraftNode], bool]:
         """The known nodes of a pool, and whether they are all."""
         pool = self.pools.get(name or "")
-        if pool is None:
+        if pool is None or pool.found_by_dns:
             return [], False
         if pool.nodes is None:
-            return self.with_role("backend"), self.nodes_complete and pool.complete
+            tags = {tag for _, tag in pool.tags}
+            nodes = [node for node in self.with_role("backend") if tags <= node.tags]
+            return nodes, self.nodes_complete and pool.complete
         known = dict.fromkeys(name for _, name in pool.nodes)
         nodes = [self.nodes[name] for name in known if name in self.nodes and self.nodes[name].role == "backend"]
         return nodes, pool.complete and len(nodes) == len(known)
@@ -260,6 +271,9 @@ def draft(data: Any, broken: set[Path], lost: set[Path]) -> Draft:
         health_port=sound.number(("health", "port"), Cluster.model_fields["health"].default.port),
         agent_port=sound.number(("agent_check", "port"), Cluster.model_fields["agent_check"].default.port),
         metrics_port=sound.number(("metrics", "port"), Cluster.model_fields["metrics"].default.port),
+        proxy_metrics_port=sound.number(
+            ("haproxy", "metrics_port"), Cluster.model_fields["haproxy"].default.metrics_port
+        ),
         dns=dnscheck.read(sound),
     )
 
@@ -273,6 +287,7 @@ def _node(sound: Sound, name: str) -> DraftNode:
         role=sound.value((*path, "role")) or None,
         own={version: ip_address(text) for version, text in texts.items() if text},
         unsure=frozenset(version for version, text in texts.items() if text is None),
+        tags=frozenset(tag for _, tag in sound.items((*path, "tags"))),
         weight=sound.number((*path, "weight"), Node.model_fields["weight"].default),
         serial=sound.number((*path, "serial"), 0),
         attributes=sound.section((*path, "attributes"), Attributes),
@@ -350,7 +365,9 @@ def _pool(sound: Sound, name: str) -> DraftPool:
         name=name,
         path=path,
         nodes=None if every else sound.items((*path, "nodes")),
-        complete=sound.complete((*path, "nodes")),
+        tags=sound.items((*path, "tags")),
+        dns=sound.section((*path, "dns"), FromDns),
+        complete=all(sound.complete((*path, key)) for key in ("nodes", "tags")),
         backup=sound.items((*path, "backup")),
         check=sound.section((*path, "check"), Check),
         tls=sound.section((*path, "tls"), ServerTls),

@@ -12,10 +12,12 @@ from lbnode.config.frozen import Model
 from lbnode.config.values import (
     Between,
     Directive,
+    DnsName,
     FilePath,
     Flag,
     Hostname,
     HostPattern,
+    IPAddress,
     Name,
     Port,
     Prefix,
@@ -105,6 +107,24 @@ class Raw(Model):
     defaults: tuple[Directive, ...] = Field((), description="At the end of section defaults.")
 
 
+class Resolvers(Model):
+    """Name servers that L7 nodes ask for the servers of pools with `dns`."""
+
+    servers: tuple[IPAddress, ...] = Field((), description="Their addresses; those of /etc/resolv.conf if left out.")
+    port: Port = Field(53, description="Their UDP port.")
+    valid_s: Seconds = Field(10.0, description="For how long an answer is good; then they are asked again.")
+
+
+class FromDns(Model):
+    """Servers that are not nodes of this file, but found by DNS."""
+
+    name: DnsName | None = Field(None, description="The name that HAProxy asks for; no DNS if left out.")
+    type: Literal["A", "AAAA", "SRV"] = Field(
+        "A", description="What it asks for; SRV says ports and weights too, for a name such as _http._tcp.example.com."
+    )
+    slots: Annotated[int, Between(1, 1000)] = Field(10, description="How many servers there may be at most.")
+
+
 class Haproxy(Model):
     """HAProxy on the L7 nodes."""
 
@@ -114,6 +134,12 @@ class Haproxy(Model):
     max_connections: Connections | None = Field(
         None, description="Connections of a node's clients, all together; as its open files allow if left out."
     )
+    metrics_port: Annotated[int, Between(0, 65535)] = Field(
+        9479,
+        description="TCP port of HAProxy's own metrics on the node's addresses, for those who may ask the agent's; 0: "
+        "on loopback alone.",
+    )
+    resolvers: Resolvers = Field(Resolvers(), description="Whom to ask for pools with `dns`.")
     access_log: Flag = Field(False, description="Whether every request is logged, and not only what goes wrong.")
     raw: Raw = Field(Raw(), description="Lines as they are.")
 

@@ -27,6 +27,7 @@ def findings(draft: Draft, service: DraftService, suggestions: Suggestions) -> I
 
 def pool_findings(draft: Draft, pool: DraftPool) -> Iterator[Finding]:
     """Everything that is wrong with how HAProxy should use one pool."""
+    yield from _found(draft, pool)
     known, complete = draft.members(pool.name)
     names = [node.name for node in known]
     yield from repeated(pool.backup, "node '{}' is listed twice")
@@ -48,6 +49,26 @@ def pool_findings(draft: Draft, pool: DraftPool) -> Iterator[Finding]:
     elif tls["enabled"] and tls["verify"] and "host" in tls.values and tls["host"] is None:
         message = "verify needs the name that the servers' certificates bear"
         yield Finding(tls.at("enabled"), message, "add host, or verify: false")
+
+
+def _found(draft: Draft, pool: DraftPool) -> Iterator[Finding]:
+    """Servers are found in one way."""
+    if pool.tags and pool.nodes is not None:
+        yield Finding((*pool.path, "tags"), "'tags' has no effect beside 'nodes'", "leave one of them out", at_key=True)
+    if pool.dns["name"] is None:
+        for key in sorted(pool.dns.given - {"name"}):
+            yield Finding(pool.dns.at(key), f"'{key}' has no effect without 'name'", "add name", at_key=True)
+        return
+    for key, given in (("nodes", pool.nodes is not None), ("tags", pool.tags), ("backup", pool.backup)):
+        if given:
+            yield Finding((*pool.path, key), f"'{key}' has no effect beside 'dns'", "leave one out", at_key=True)
+    for service in draft.services.values():
+        if service.through == "backend" and service.pool == pool.name:
+            message = f"service '{service.name}' goes through: backend, but pool '{pool.name}' is found by DNS"
+            yield Finding(service.path, message, "set through: l7, or name the pool's nodes", at_key=True)
+        elif pool.name in service.pools and "sticky_cookie" in service.given:
+            message = f"'sticky_cookie' cannot be used with pool '{pool.name}', which is found by DNS"
+            yield Finding((*service.path, "sticky_cookie"), message, "use balance: source", at_key=True)
 
 
 def _mode(service: DraftService) -> Iterator[Finding]:

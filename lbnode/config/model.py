@@ -11,7 +11,7 @@ from pydantic import Field
 from lbnode.config.bgp import Attributes, Bgp, Peer
 from lbnode.config.dns import Dns
 from lbnode.config.frozen import Model
-from lbnode.config.http import Clients, Haproxy, RawService, Route, ServerTls, Timeouts, Tls
+from lbnode.config.http import Clients, FromDns, Haproxy, RawService, Route, ServerTls, Timeouts, Tls
 from lbnode.config.values import (
     Asn,
     Between,
@@ -81,6 +81,7 @@ class Node(Model):
     role: Role = Field(description="What the machine does: l4, l7 or backend.")
     ipv4: Ipv4 | None = Field(None, description="Its own IPv4 address: BGP source, tunnel end, probe target.")
     ipv6: Ipv6 | None = Field(None, description="Its own IPv6 address, likewise.")
+    tags: tuple[Name, ...] = Field((), description="Words of your own by which pools find their nodes.")
     weight: Annotated[int, Between(1, 1000)] = Field(100, description="Its share of new flows among its peers.")
     serial: Annotated[int, Between(1, 65535)] | None = Field(
         None,
@@ -139,6 +140,7 @@ class AgentCheck(Model):
 
     port: Port = Field(5555, description="TCP port of the agent-check responder.")
     interval_s: Seconds = Field(2.0, description="Seconds between HAProxy's agent checks.")
+    allow: tuple[Prefix, ...] = Field((), description="Who is answered, besides the cluster's own nodes.")
 
 
 class Check(Model):
@@ -160,6 +162,8 @@ class Pool(Model):
     """Servers that can stand in for each other."""
 
     nodes: tuple[Name, ...] | None = Field(None, min_length=1, description="Backend nodes; all of them if left out.")
+    tags: tuple[Name, ...] = Field((), description="Instead of `nodes`: the backend nodes that have all of these tags.")
+    dns: FromDns = Field(FromDns(), description="Instead of `nodes`: servers that HAProxy finds; through l7 only.")
     port: Port = Field(80, description="The port that HAProxy connects to; through backend: the port that is checked.")
     check: Check = Field(Check(), description="How a server is checked.")
     agent_check: Flag = Field(True, description="Whether HAProxy asks the servers' agent-check responders.")
@@ -319,6 +323,9 @@ class Tunnel(Model):
     """The way from L4 nodes to real servers."""
 
     mtu: Annotated[int, Between(1280, 9216)] = Field(1500, description="MTU between L4 nodes and real servers, bytes.")
+    only_from_l4: Flag = Field(
+        True, description="Whether real servers drop tunnelled packets that come from elsewhere than the L4 nodes."
+    )
     clamp_mss: Flag = Field(True, description="Whether real servers tell clients an MSS that leaves room for a tunnel.")
 
 
@@ -369,8 +376,14 @@ class Cluster(Model):
 
     def members(self, pool: str) -> dict[str, Node]:
         """The nodes of a pool, by name, in canonical order."""
-        wanted = self.pools[pool].nodes
-        return {name: node for name, node in self.with_role("backend").items() if wanted is None or name in wanted}
+        found = self.pools[pool]
+        if found.dns.name is not None:
+            return {}
+        return {
+            name: node
+            for name, node in self.with_role("backend").items()
+            if (found.nodes is None or name in found.nodes) and set(found.tags) <= set(node.tags)
+        }
 
     def pools_of(self, service: Service) -> tuple[str, ...]:
         """The pools that HAProxy sends a service's requests to, each once; its own first."""

@@ -18,6 +18,7 @@ from lbnode.config.positions import Path
 from lbnode.config.values import (
     Between,
     Directive,
+    DnsName,
     FilePath,
     Hostname,
     HostPattern,
@@ -167,6 +168,7 @@ LEAVES: dict[Any, str] = {
     get_args(Text)[1]: "text",
     get_args(Hostname)[1]: "host name",
     get_args(HostPattern)[1]: "host name",
+    get_args(DnsName)[1]: "DNS name",
     get_args(Token)[1]: "name of a header or cookie",
     get_args(Page)[1]: "absolute path `.../STATUS.html`",
     get_args(Directive)[1]: "line of haproxy.cfg",

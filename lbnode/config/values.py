@@ -27,6 +27,7 @@ NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 PATH_PATTERN = r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]*"
 STATUS_PATTERN = r"[1-5]([0-9][0-9]|xx)"
 HOST_PATTERN = r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+DNS_PATTERN = r"(_[a-z0-9-]{1,15}\.){0,2}" + HOST_PATTERN
 TOKEN_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?"  # noqa: S105 - of HTTP, not a secret
 FILE_PATTERN = r"/[A-Za-z0-9._/@%+=-]{1,200}"
 PAGE_PATTERN = (
@@ -205,6 +206,13 @@ def _host_pattern(value: object) -> str:
     return value.lower()
 
 
+def _dns_name(value: object) -> str:
+    text = value.lower() if isinstance(value, str) else ""
+    if not re.fullmatch(DNS_PATTERN, text) or len(text) > 253:
+        raise Mistake(f"{shown(value)} is not a DNS name", "write it as app.example.com, or _http._tcp.example.com")
+    return text
+
+
 def _token(value: object) -> str:
     """The name of a header or cookie."""
     if not isinstance(value, str) or not re.fullmatch(TOKEN_PATTERN, value):
@@ -276,6 +284,7 @@ Status = Annotated[str, BeforeValidator(_status), WithJsonSchema({"type": "strin
 Text = Annotated[str, BeforeValidator(_text)]
 Program = Annotated[str, BeforeValidator(_program)]
 Hostname = Annotated[str, BeforeValidator(_hostname)]
+DnsName = Annotated[str, BeforeValidator(_dns_name)]
 HostPattern = Annotated[str, BeforeValidator(_host_pattern)]
 Token = Annotated[str, BeforeValidator(_token), WithJsonSchema({"type": "string", "pattern": f"^{TOKEN_PATTERN}$"})]
 FilePath = Annotated[str, BeforeValidator(_file), WithJsonSchema({"type": "string", "pattern": f"^{FILE_PATTERN}$"})]

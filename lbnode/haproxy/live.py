@@ -212,7 +212,7 @@ class Live:
 
 def _ours(state: Mapping[str, str]) -> bool:
     """Not the enabler, and none that HAProxy itself finds by DNS."""
-    return (state["be_name"], state["srv_name"]) != ENABLER and state["srv_fqdn"] == "-"
+    return (state["be_name"], state["srv_name"]) != ENABLER and state["srv_fqdn"] == "-" and state["srvrecord"] == "-"
 
 
 def _row(state: Mapping[str, str], leaving: bool) -> PoolServer:

@@ -12,10 +12,12 @@ from functools import cache
 from hashlib import sha1
 from pathlib import Path
 from ssl import PEM_cert_to_DER_cert
+from typing import Any
 
 from lbnode.config.model import Cluster
 from lbnode.errors import LbnodeError, Missing
-from lbnode.haproxy import tables
+from lbnode.haproxy import stats, tables
+from lbnode.haproxy.runtime import Runtime
 from lbnode.paths import Paths
 from lbnode.roles.inputs import ProxyFacts
 
@@ -71,6 +73,15 @@ def facts(cluster: Cluster, paths: Paths) -> ProxyFacts:
     with suppress(OSError, ValueError):
         loaded = json.loads(paths.haproxy_parts.read_text(encoding="utf-8"))
     return ProxyFacts(certificates, loaded)
+
+
+def seen(paths: Paths) -> dict[str, Any] | None:
+    """What `lbnode status` shows of a running HAProxy; None when it does not answer."""
+    try:
+        processes = Runtime(paths.haproxy_master_socket).processes()
+        return stats.summary(Runtime(paths.haproxy_socket).stat(), processes)
+    except LbnodeError:
+        return None
 
 
 def _fingerprint(pem: str) -> str:

@@ -43,8 +43,14 @@ def config(templates: Templates, cluster: Cluster, node_name: str, paths: Paths,
         },
         agent={"port": cluster.agent_check.port, "interval": duration(cluster.agent_check.interval_s)},
         haproxy=cluster.haproxy,
+        metrics={
+            "binds": [f"{own}:{cluster.haproxy.metrics_port}" for own in _own_addresses(node_name, node)],
+            "port": cluster.haproxy.metrics_port,
+            "allow": argument(str(tables.metrics_path(paths))),
+        },
         hard_stop_after=duration(cluster.haproxy.hard_stop_after_s),
         maintenance=argument(str(tables.maintenance_path(paths))),
+        resolvers=_resolvers(cluster),
         services=views.services(cluster, paths),
     )
     text = body.replace(_PLACEHOLDER, configuration.digest(configuration.digests(body, version)))
@@ -67,6 +73,14 @@ def _asked_vips(cluster: Cluster, node: Node) -> list[IPAddress]:
     subjects = Prober(cluster, "").subjects.values()
     vips = dict.fromkeys(subject.vip for subject in subjects if subject.service.through == "l7")
     return [vip for vip in vips if node.address(vip.version)]
+
+
+def _resolvers(cluster: Cluster) -> dict[str, object] | None:
+    """Whom to ask for names; None when no pool is found by DNS."""
+    found = cluster.haproxy.resolvers
+    if all(pool.dns.name is None for pool in cluster.pools.values()):
+        return None
+    return {"servers": [f"{host(one)}:{found.port}" for one in found.servers], "valid": duration(found.valid_s)}
 
 
 def _own_addresses(name: str, node: Node) -> list[str]:

@@ -25,10 +25,12 @@ class NotRunning(NotReady):
 
 @dataclass(frozen=True)
 class Processes:
-    """The master's `show proc`: failed reloads since the last good one, and the current workers' process ids."""
+    """The master's `show proc`: failed reloads since the last good one, the current workers' process ids, and those of
+    earlier workers that still have sessions, each with its age (`0d00h01m13s`)."""
 
     failed: int
     workers: tuple[str, ...]
+    old: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,10 @@ class Runtime:
         failed = re.search(r"\bmaster\b.*\[failed: (\d+)\]", answer)
         if failed is None:
             raise NotReady(f"cannot read HAProxy's processes: it says {answer.strip()!r}")
-        current = answer.partition("# old workers")[0]
-        return Processes(int(failed[1]), tuple(re.findall(r"^(\d+)\s+worker\b", current, re.MULTILINE)))
+        current, _, older = answer.partition("# old workers")
+        workers = tuple(re.findall(r"^(\d+)\s+worker\b", current, re.MULTILINE))
+        old = re.findall(r"^(\d+)\s+worker\s+\d+\s+(\S+)", older.partition("# programs")[0], re.MULTILINE)
+        return Processes(int(failed[1]), workers, tuple(old))
 
 
 @dataclass(frozen=True)

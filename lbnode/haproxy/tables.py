@@ -37,6 +37,11 @@ def maintenance_path(paths: Paths) -> Path:
     return paths.haproxy_tables / "maintenance.map"
 
 
+def metrics_path(paths: Paths) -> Path:
+    """Who may read HAProxy's own metrics: as the agent has it, the cluster's nodes and `metrics.allow`."""
+    return paths.haproxy_tables / "metrics.acl"
+
+
 def path(paths: Paths, service: str, what: str) -> Path:
     """What belongs to a service: `routes.map`, `allow.acl`, `certificates.list`."""
     return paths.haproxy_tables / f"{service}:{what}"
@@ -47,6 +52,9 @@ def tables(cluster: Cluster, paths: Paths) -> tuple[Table, ...]:
     served = {name: service for name, service in cluster.services.items() if service.through == "l7"}
     away = tuple(f"{name} yes" for name, service in served.items() if service.maintenance)
     found = [Table("map", str(maintenance_path(paths)), away)]
+    if cluster.haproxy.metrics_port:
+        own = [own for node in cluster.nodes.values() for own in (node.ipv4, node.ipv6) if own is not None]
+        found.append(Table("acl", str(metrics_path(paths)), tuple(str(one) for one in (*own, *cluster.metrics.allow))))
     for name, service in served.items():
         found += _of(name, service, paths)
     return tuple(found)

@@ -41,7 +41,8 @@ class Server:
 
 @dataclass(frozen=True)
 class PoolView:
-    """One backend: a pool as one service uses it. `server_words` hold for all of its servers; `cookie` is the name of
+    """One backend: a pool as one service uses it. `server_words` hold for all of its servers; `template` stands for
+    servers that are found by DNS, without the port; `cookie` is the name of
     the sticky cookie, if there is one; `expect` of a check is HAProxy's notation of statuses."""
 
     name: str
@@ -53,6 +54,7 @@ class PoolView:
     server_words: str
     agent_check: bool
     cookie: str
+    template: str
     servers: tuple[Server, ...]
 
 
@@ -191,6 +193,7 @@ def _pool(cluster: Cluster, name: str, service: Service, pool_name: str, ids: Ma
         server_words=" ".join(_server_words(pool)),
         agent_check=pool.agent_check,
         cookie=(service.sticky_cookie + ("" if own else f"-{pool_name}")) if service.sticky_cookie else "",
+        template=_template(pool),
         servers=tuple(
             Server(
                 server,
@@ -202,6 +205,16 @@ def _pool(cluster: Cluster, name: str, service: Service, pool_name: str, ids: Ma
             for server, node in members.items()
         ),
     )
+
+
+def _template(pool: Pool) -> str:
+    """What follows `server-template`; empty for a pool of nodes."""
+    dns = pool.dns
+    if dns.name is None:
+        return ""
+    where = dns.name if dns.type == "SRV" else f"{dns.name}:{pool.port}"
+    prefer = {"A": " resolve-prefer ipv4", "AAAA": " resolve-prefer ipv6", "SRV": ""}[dns.type]
+    return f"dns- 1-{dns.slots} {where} resolvers dns init-addr none{prefer} weight 100"
 
 
 def _more(pool: Pool, server: str, cookie: int) -> str:

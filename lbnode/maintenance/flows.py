@@ -23,17 +23,20 @@ LASTING = {"01", "04", "08", "09", "0B"}
 """ESTABLISHED, FIN_WAIT1, CLOSE_WAIT, LAST_ACK, CLOSING (include/net/tcp_states.h): something may still be said."""
 WINDOW_S = 5.0
 """IPVS adds up what its processors have counted every two seconds (net/netfilter/ipvs/ip_vs_est.c)."""
+QUIET_S = 3.0
+"""Without a packet for so long, a node that has withdrawn its VIPs has seen the last of them."""
 
 
 @dataclass(frozen=True)
 class Watch:
     """`look` says what is left, in `unit`s, which are told as `{count} {what}`; when it has been none for `calm_s`
-    seconds, nothing is."""
+    seconds, nothing is. `announced`: how many VIPs the node announces, which comes first."""
 
     look: Callable[[], int]
     unit: str
     what: str
     calm_s: float
+    announced: Callable[[], int] = lambda: 0
 
 
 def watch(cluster: Cluster, name: str) -> Watch:
@@ -108,12 +111,41 @@ class Packets:
         self._looks: deque[tuple[float, int]] = deque()
 
     def fresh(self) -> int:
-        from lbnode.ipvs import counters
-
         now = time.monotonic()
-        total = sum(counted.packets for key, counted in counters.read().items() if key in self._wanted)
+        total = taken(self._wanted)
         self._looks.append((now, total))
         while now - self._looks[0][0] > WINDOW_S:
             self._looks.popleft()
         # A service that was made anew has begun to count anew.
         return max(0, total - min(self._looks[0][1], total))
+
+
+class Since:
+    """Tells how many packets came since it was asked last; `close` when done."""
+
+    def __init__(self, total: Callable[[], int], close: Callable[[], None] = lambda: None) -> None:
+        self._total, self.close = total, close
+        self._last = total()
+
+    def fresh(self) -> int:
+        before, self._last = self._last, self._total()
+        return max(0, self._last - before)
+
+
+def last_packets(cluster: Cluster, name: str) -> Since:
+    """The packets that still come to a node that has withdrawn its VIPs: to its virtual services, or to the VIPs of a
+    backend. Raises LbnodeError where the kernel does not tell."""
+    if cluster.nodes[name].role == "l4":
+        wanted = services(cluster)
+        return Since(lambda: taken(wanted))
+    from lbnode.net.arrivals import Arrivals
+
+    arrivals = Arrivals(vip for service in cluster.announced_by(name).values() for vip in service.vips)
+    return Since(lambda: arrivals.count, arrivals.close)
+
+
+def taken(wanted: Collection[ServiceKey]) -> int:
+    """The packets of clients that IPVS has sent on for these services."""
+    from lbnode.ipvs import counters
+
+    return sum(counted.packets for key, counted in counters.read().items() if key in wanted)

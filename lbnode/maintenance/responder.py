@@ -1,6 +1,8 @@
 """The agent-check responder: tells whoever connects what people have set this node to, in one line, and closes.
 
-HAProxy opens all its agent checks within the same interval, so the listener has a long queue; an answer is one write.
+HAProxy opens all its agent checks within the same interval, so the listener has a long queue. An answer is one write,
+which never waits: it fits into the socket's buffer; and nothing is ever read. So no client can hold a connection, and a
+stranger's is closed before the files are looked at.
 """
 
 import asyncio
@@ -13,21 +15,27 @@ BACKLOG = 1024
 
 
 class _Responder(asyncio.Protocol):
-    def __init__(self, state: Callable[[], AdminState]) -> None:
-        self._state = state
+    def __init__(self, state: Callable[[], AdminState], welcome: Callable[[object], bool]) -> None:
+        self._state, self._welcome = state, welcome
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
+        if not isinstance(transport, asyncio.Transport):
+            return
+        peer = transport.get_extra_info("peername")
+        if peer and self._welcome(peer[0]):
             transport.write(answer(self._state()))
-            transport.close()
+        transport.close()
 
 
-async def serve(state: Callable[[], AdminState], port: int) -> asyncio.Server:
-    """Listens on every address of both families. Raises LbnodeError when the port is taken."""
+async def serve(
+    state: Callable[[], AdminState], port: int, welcome: Callable[[object], bool] = lambda _address: True
+) -> asyncio.Server:
+    """Listens on every address of both families; answers those whose address (text) is welcome. Raises LbnodeError when
+    the port is taken."""
     loop = asyncio.get_running_loop()
     try:
         return await loop.create_server(
-            lambda: _Responder(state),
+            lambda: _Responder(state, welcome),
             host=["0.0.0.0", "::"],  # noqa: S104 - every address of the node, as other nodes ask on either family
             port=port,
             backlog=BACKLOG,

@@ -3,14 +3,14 @@
 One line of words, as HAProxy's agent-check knows them (haproxy 2.6 configuration manual, `agent-check`): `up`, `ready`,
 `drain`, `maint`, `down`, `stopped`, `fail`, a percentage, `maxconn:N`, and `# text` for the reason.
 
-The text may begin with moments, which HAProxy does not heed and this node acts on by itself: `deadline=T`, when a drain
-becomes `maint`, so that what is left of its flows is ended; `until=T`, when the node is ready again. T is a time with
-its zone, such as 2026-11-20T22:00:00Z.
+The text may begin with words that HAProxy does not heed and this node acts on by itself: `deadline=T`, when a drain
+becomes `maint`, so that what is left of its flows is ended; `until=T`, when the node is ready again; `leave=now`: what
+it announces is withdrawn at once. T is a time with its zone, such as 2026-11-20T22:00:00Z.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -32,7 +32,8 @@ ADMIN_WORDS = {"ready": Mode.READY, "drain": Mode.DRAIN, "maint": Mode.MAINT}
 @dataclass(frozen=True)
 class AdminState:
     """`word` is the mode's word as it was written (`maint` and `down` differ inside HAProxy). `deadline` and `until`
-    are moments, in seconds since 1970."""
+    are moments, in seconds since 1970, and so is `since`: when people said so, if that is known. `at_once`: it leaves
+    without the steps that spare its flows."""
 
     mode: Mode = Mode.READY
     word: str = "ready"
@@ -41,24 +42,30 @@ class AdminState:
     reason: str = ""
     deadline: int | None = None
     until: int | None = None
+    at_once: bool = False
+    since: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         share = f" {self.percent}%" if self.percent != 100 else ""
         limit = f" maxconn:{self.maxconn}" if self.maxconn is not None else ""
         later = f", maint from {moment(self.deadline)}" if self.deadline is not None else ""
         later += f", ready from {moment(self.until)}" if self.until is not None else ""
-        return f"{self.mode}{share}{limit}{later}" + (f" ({self.reason})" if self.reason else "")
+        haste = ", at once" if self.at_once else ""
+        return f"{self.mode}{share}{limit}{haste}{later}" + (f" ({self.reason})" if self.reason else "")
 
     @property
     def text(self) -> str:
-        """What stands after `#`: moments and reason."""
+        """What stands after `#`: haste, moments and reason."""
         times = (("deadline", self.deadline), ("until", self.until))
-        words = [f"{key}={moment(time)}" for key, time in times if time is not None]
+        words = [AT_ONCE] if self.at_once and self.word not in HEALTH_WORDS else []
+        words += [f"{key}={moment(time)}" for key, time in times if time is not None]
         return " ".join([*words, *self.reason.split()])
 
 
 READY = AdminState()
-MOMENT = re.compile(r"(deadline|until)=(\S*)\s*")
+AT_ONCE = "leave=now"
+WORD = re.compile(r"(deadline|until|leave)=(\S*)\s*")
+SEVERITY = (Mode.READY, Mode.DRAIN, Mode.MAINT)
 
 
 def moment(seconds: int) -> str:
@@ -70,7 +77,7 @@ def parse(text: str) -> AdminState:
     """The state that one line means. An empty file means ready. Raises LbnodeError on a word HAProxy would ignore.
 
     HAProxy keeps health words and admin words apart, the last of each kind counts; a node that is down for either
-    reason is out here.
+    reason is out here. A health word says that the node is broken: it leaves at once.
     """
     line = text.strip().splitlines()[0] if text.strip() else ""
     words, _, reason = line.partition("#")
@@ -88,20 +95,28 @@ def parse(text: str) -> AdminState:
             known = ", ".join([*ADMIN_WORDS, *HEALTH_WORDS])
             raise LbnodeError(f"cannot understand {item!r}: use one of {known}, a share such as 75%, or maxconn:30")
     word = admin if health == "up" else health
-    times, why = _moments(reason.strip())
-    return AdminState((ADMIN_WORDS | HEALTH_WORDS)[word], word, percent, maxconn, why, **times)
+    mode = (ADMIN_WORDS | HEALTH_WORDS)[word]
+    times, haste, why = _comment(reason.strip())
+    return AdminState(mode, word, percent, maxconn, why, **times, at_once=haste or health != "up")
 
 
-def _moments(text: str) -> tuple[dict[str, int], str]:
-    """The moments at the beginning of a comment, by name, and the rest of it."""
+def _comment(text: str) -> tuple[dict[str, int], bool, str]:
+    """The moments at the beginning of a comment, by name; whether it says AT_ONCE; and the rest of it."""
     found: dict[str, int] = {}
-    while match := MOMENT.match(text):
+    haste = False
+    while match := WORD.match(text):
+        said = match[0].strip()
         time = _time(match[2])
+        if match[1] == "leave" and said != AT_ONCE:
+            raise LbnodeError(f"cannot understand {said!r}: write it as {AT_ONCE}")
+        if match[1] != "leave" and time is None:
+            raise LbnodeError(f"cannot understand {said!r}: write it as {match[1]}=2026-11-20T22:00:00Z")
         if time is None:
-            raise LbnodeError(f"cannot understand {match[0].strip()!r}: write it as {match[1]}=2026-11-20T22:00:00Z")
-        found[match[1]] = time
+            haste = True
+        else:
+            found[match[1]] = time
         text = text[match.end() :]
-    return found, text
+    return found, haste, text
 
 
 def _time(text: str) -> int | None:
@@ -129,11 +144,15 @@ def answer(state: AdminState) -> bytes:
 
 
 def effective(disabled: str | None, agent_check: AdminState, now: float) -> AdminState:
-    """What the two files mean together, at a moment: `disable` (its text is the reason; None: no such file) wins, as
-    `down`; then what is over is over, and a drain whose deadline has passed is `maint`."""
+    """What the two files mean together, at a moment: `disable` (its text is the reason, after AT_ONCE if it begins so;
+    None: no such file) wins, as `down`; then what is over is over, and a drain whose deadline has passed is `maint`."""
     state = agent_check
     if disabled is not None:
-        return AdminState(Mode.MAINT, "down", state.percent, state.maxconn, disabled or "disable file")
+        haste, reason = disabled.split()[:1] == [AT_ONCE], disabled.removeprefix(AT_ONCE).strip()
+        reason = reason if haste else disabled
+        return AdminState(
+            Mode.MAINT, "down", state.percent, state.maxconn, reason or "disable file", at_once=haste, since=state.since
+        )
     if state.until is not None and state.until <= now:
         return READY
     if state.mode is Mode.DRAIN and state.deadline is not None and state.deadline <= now:
@@ -141,6 +160,16 @@ def effective(disabled: str | None, agent_check: AdminState, now: float) -> Admi
         why = f"{over}: {state.reason}" if state.reason else over
         return replace(state, mode=Mode.MAINT, word="maint", reason=why, deadline=None)
     return state
+
+
+def together(states: Iterable[AdminState]) -> AdminState:
+    """What several mean at once: the most severe counts, the first of these; in haste, and leaving since then, as any
+    of those says that leaves."""
+    states = tuple(states)
+    found = max(states, key=lambda state: SEVERITY.index(state.mode))
+    leaving = [state for state in states if state.mode is not Mode.READY]
+    since = min((state.since for state in leaving if state.since is not None), default=found.since)
+    return replace(found, at_once=any(state.at_once for state in leaving), since=since)
 
 
 def coming(state: AdminState, now: float) -> Iterator[int]:

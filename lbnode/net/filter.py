@@ -1,4 +1,5 @@
-"""Our own nftables table, as rows: who may reach a service, how fast, firewall marks, the MSS that clients are told.
+"""Our own nftables table, as rows: who may reach a service, how fast, from whom tunnelled packets are taken, firewall
+marks, the MSS that clients are told.
 
 The table is `inet lbnode` of the network namespace, and nothing outside it is read or touched. When anything in it must
 change, all of it is replaced in one transaction, which the kernel takes as a whole or not at all: no packet meets half
@@ -16,7 +17,7 @@ from lbnode.drivers import Observed, Result
 from lbnode.errors import LbnodeError, Missing, NotPermitted, NotReady
 from lbnode.net import nfnetlink, nftables, nftlisting
 from lbnode.plan import Change
-from lbnode.resources import FilterDamage, Key, MssClamp, PacketMark, Row, SourceAllow, SynLimit
+from lbnode.resources import FilterDamage, Key, MssClamp, PacketMark, Row, SourceAllow, SynLimit, TunnelGuard
 
 DEADLINE_S = 30.0
 TABLE = f"table {nftables.FAMILY} {nftables.TABLE}"
@@ -28,7 +29,7 @@ NO_KERNEL = "this kernel has no nf_tables: load the module nf_tables, or use a k
 class FilterDriver:
     """Reads and writes the rows of our nftables table, in the network namespace of the calling thread."""
 
-    kinds: tuple[type[Row], ...] = (SourceAllow, SynLimit, PacketMark, MssClamp, FilterDamage)
+    kinds: tuple[type[Row], ...] = (SourceAllow, SynLimit, PacketMark, MssClamp, TunnelGuard, FilterDamage)
 
     def __init__(self) -> None:
         self._read_at: nfnetlink.Generation | None = None

@@ -1,6 +1,7 @@
 """Our nftables table in nft's own JSON. PURE.
 
     chain input (IPVS looks at what comes in after it)     chain output
+      tunnelled packets from strangers: drop
       mark  = mark4 or mark6 [VIP . protocol . port]         MSS = N   for packets from the VIPs in mss-N-4 or mss-N-6
       guard4 or guard6 [VIP . protocol . port] -> a chain of the service
                                                              chain to-VIP-PROTOCOL-PORT
@@ -17,7 +18,7 @@ from collections.abc import Collection, Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 from typing import Any, Literal, TypeAlias, cast
 
-from lbnode.resources import MssClamp, PacketMark, Row, ServiceKey, SourceAllow, SynLimit
+from lbnode.resources import MssClamp, PacketMark, Row, ServiceKey, SourceAllow, SynLimit, TunnelGuard
 
 FAMILY, TABLE = "inet", "lbnode"
 OURS: dict[str, Any] = {"family": FAMILY, "table": TABLE}
@@ -63,8 +64,10 @@ def objects(wanted: Collection[Row]) -> list[Object]:
             guards.setdefault(row.service, []).append(row)
     items: list[Object] = [{"table": {"family": FAMILY, "name": TABLE}}]
     items += [{"chain": {**OURS, "name": chain(service)}} for service in guards]
-    items += [_hook(name) for name, needed in (("input", guards or marks), ("output", clamps)) if needed]
-    rules: list[Object] = [_rule(chain(service), *_guard(row)) for service, limits in guards.items() for row in limits]
+    tunnels = sorted((row for row in wanted if isinstance(row, TunnelGuard)), key=lambda row: row.place)
+    items += [_hook(name) for name, needed in (("input", tunnels or guards or marks), ("output", clamps)) if needed]
+    rules: list[Object] = [_rule("input", *_tunnel(row)) for row in tunnels]
+    rules += [_rule(chain(service), *_guard(row)) for service, limits in guards.items() for row in limits]
     for version in (4, 6):
         items += _map(version, "mark", {row.service: row.mark for row in marks})
         items += _map(version, "guard", {service: {"jump": {"target": chain(service)}} for service in guards})
@@ -116,6 +119,16 @@ def _guard(row: Row) -> list[object]:
     sources = [{"prefix": {"addr": str(one.network_address), "len": one.prefixlen}} for one in networks(allow)]
     saddr = _field(IP[version_of(allow.service.vip)], "saddr")
     return [match("!=", saddr, {"set": sources}), *drop] if sources else drop
+
+
+def _tunnel(row: TunnelGuard) -> list[object]:
+    """IPIP and its like are looked at before they are unpacked: that is what comes to this node (NF_INET_LOCAL_IN)."""
+    sources = [{"prefix": {"addr": one, "len": 32 if row.version == 4 else 128}} for one in row.sources]
+    what = match("==", {"meta": {"key": "l4proto"}}, row.protocol)
+    if row.port:
+        what = match("==", _field("udp", "dport"), row.port)
+    saddr = match("!=", _field(IP[row.version], "saddr"), {"set": sources})
+    return [what, saddr, {"counter": {"packets": 0, "bytes": 0}}, {"drop": None}]
 
 
 def _error_mark(row: PacketMark) -> list[object]:

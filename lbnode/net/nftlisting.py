@@ -9,11 +9,24 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import collapse_addresses, ip_address, ip_network, summarize_address_range
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from lbnode.net.nftables import PROTOCOLS, Network, Object, chain, match, networks, objects
-from lbnode.resources import FilterDamage, Key, MssClamp, PacketMark, Protocol, Row, ServiceKey, SourceAllow, SynLimit
+from lbnode.resources import (
+    FilterDamage,
+    Key,
+    MssClamp,
+    PacketMark,
+    Protocol,
+    Row,
+    ServiceKey,
+    SourceAllow,
+    SynLimit,
+    TunnelGuard,
+)
 
+VERSIONS: dict[str, Literal[4, 6]] = {"ip": 4, "ip6": 6}
+MOST_SOURCES = 10_000
 UNLIKE_OURS = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 """What somebody else's objects raise when they are read as if they were ours."""
 
@@ -28,7 +41,7 @@ def rows(listing: str) -> tuple[Row, ...]:
         raise ValueError("it is not what nft prints")  # noqa: TRY004 - the text is wrong, not the call
     items = [_without_handles(item) for item in document["nftables"] if "metainfo" not in item]
     found: dict[Key, Row] = {}
-    for row in (*_marks(items), *_guards(items), *_clamps(items)):
+    for row in (*_tunnels(items), *_marks(items), *_guards(items), *_clamps(items)):
         found.setdefault(row.key, row)
     return (*found.values(), *_damage(items, objects(found.values())))
 
@@ -86,6 +99,30 @@ def _guard(service: ServiceKey, statements: Sequence[dict[str, Any]]) -> Row:
             return SynLimit(service, int(limit["rate"]), int(limit["burst"]))
     first = statements[0].get("match")
     return SourceAllow(service, tuple(str(one) for one in _networks(first["right"])) if first else ())
+
+
+def _tunnels(items: Sequence[Object]) -> Iterator[Row]:
+    """Rules of the input chain that ask for a protocol, or a UDP port, and then for the source."""
+    for item in items:
+        try:
+            what, source = (statement["match"] for statement in item["rule"]["expr"][:2])
+            asked = source["left"]["payload"]
+            version = VERSIONS[asked["protocol"]]
+            sources = tuple(_each(_networks(source["right"])))
+            if "meta" in what["left"]:
+                yield TunnelGuard(version, int(what["right"]), 0, sources)
+            elif what["left"]["payload"] == {"protocol": "udp", "field": "dport"}:
+                yield TunnelGuard(version, PROTOCOLS["udp"], int(what["right"]), sources)
+        except UNLIKE_OURS:
+            continue
+
+
+def _each(found: tuple[Network, ...]) -> Iterator[str]:
+    """Every address of these networks. Raises ValueError when they are more than there are nodes."""
+    if sum(network.num_addresses for network in found) > MOST_SOURCES:
+        raise ValueError("too many addresses")
+    for network in found:
+        yield from (str(address) for address in network)
 
 
 def _clamps(items: Sequence[Object]) -> Iterator[Row]:

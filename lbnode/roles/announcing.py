@@ -1,6 +1,6 @@
 """What L4 nodes and backends share: the speaker's configuration, and who is told of which VIP, and how. PURE.
 
-Which VIPs are good to announce is up to the role.
+Which VIPs are good to announce is up to the role; a node that leaves, and a VIP that is damped, see `leaving`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +12,7 @@ from lbnode.bgp import exabgp
 from lbnode.bgp.guard import Guard
 from lbnode.config.model import Attributes, Cluster, IPAddress, Peer
 from lbnode.resources import Announcement, File, Key, Row, Running
+from lbnode.roles import leaving
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 
 SINGLE = ("next_hop", "med", "local_preference", "prepend")
@@ -60,6 +61,8 @@ def announcements(inputs: Inputs, verdicts: Mapping[IPAddress, Verdict]) -> Desi
     }
     for told in told_by(inputs.cluster, inputs.name, verdicts):
         row = announcement(told, inputs.cluster.bgp.local_asn)
+        if leaving.is_second_choice(inputs, str(told.vip)):
+            row = leaving.second_choice(row, inputs.cluster.bgp.leaving)
         verdict = verdicts[told.vip]
         reasons[row.key] = verdict.reason
         if verdict.good:

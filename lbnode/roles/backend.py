@@ -7,7 +7,7 @@ An announced VIP stands on the node whether its check is good or not: what is ch
 from lbnode.config.model import IPAddress
 from lbnode.maintenance.state import Mode
 from lbnode.resources import MssClamp
-from lbnode.roles import announcing, direct_return
+from lbnode.roles import announcing, direct_return, leaving, senders
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.mss import mss_of_vip
 from lbnode.roles.own_check import OwnCheck, own_checks
@@ -27,7 +27,9 @@ def desired(inputs: Inputs) -> Desired:
     words = f"{inputs.admin}; answers {len(direct)} services directly"
     words += f", announces {len(announced)}" if announced else ""
     clamps = _clamps(inputs, {vip for service in direct for vip in service.vips})
-    rows = (*direct_return.rows(inputs.node, direct), *clamps)
+    guards = senders.rows(cluster, inputs.node, direct) if inputs.filters else ()
+    words += senders.unguarded(cluster, inputs.node, direct) if not inputs.filters else ""
+    rows = (*direct_return.rows(inputs.node, direct), *clamps, *guards)
     reasons = {row.key: "a tunnel's overhead" for row in clamps}
     own = Desired(rows, reasons, (Verdict("node", inputs.name, ready, state, words),))
     return Desired.merge([own, groundwork(inputs), *_announced(inputs)])
@@ -53,8 +55,6 @@ def _should_announce(inputs: Inputs, vip: IPAddress, checks: list[OwnCheck]) -> 
     """A VIP is announced while the node is in service and all services of the VIP answer there: routers do not look at
     ports. What is not known yet changes nothing: an agent that has just started neither announces nor withdraws by
     guess."""
-    if not _in_service(inputs):
-        return Verdict("vip", str(vip), False, "withdrawn", f"this node is in {inputs.admin}")
     announced = str(vip) in inputs.announced
     good, words = True, []
     for check in checks:
@@ -63,7 +63,7 @@ def _should_announce(inputs: Inputs, vip: IPAddress, checks: list[OwnCheck]) -> 
         good = good and (announced if up is None else up)
         words.append(f"{check.name} is {'up' if up else 'not known' if up is None else 'down'}")
         words[-1] += f": {health.reason}" if health and health.reason else ""
-    return Verdict("vip", str(vip), good, "announced" if good else "withdrawn", "; ".join(words))
+    return leaving.decided(inputs, str(vip), good, "; ".join(words))
 
 
 def _in_service(inputs: Inputs) -> bool:

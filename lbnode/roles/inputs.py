@@ -23,8 +23,10 @@ class ProxyFacts:
 @dataclass(frozen=True)
 class Inputs:
     """Everything a role looks at: the files, the health, and what this node does already. `ended`: the real servers'
-    addresses with a local route, whose flows are being ended; `announced`: the VIPs that are announced;
-    `filters`: whether the kernel has nf_tables (only backends ask);
+    addresses with a local route, whose flows are being ended; `announced`: the VIPs that are announced; `leaving_s`:
+    for how many seconds the node has been leaving, up to the end of the step (`maintenance.departure.age_s`);
+    `damped`: the VIPs that have come and gone too often, and until when (seconds since 1970); `filters`: whether the
+    kernel has nf_tables (L4 nodes do not ask);
     `passwords`: of BGP sessions, by the peer's name, never to be shown."""
 
     cluster: Cluster
@@ -38,6 +40,8 @@ class Inputs:
     announced: frozenset[str] = frozenset()
     filters: bool = False
     proxy: ProxyFacts = field(default_factory=ProxyFacts)
+    leaving_s: float | None = None
+    damped: Mapping[str, float] = field(default_factory=dict)
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property

@@ -30,7 +30,7 @@ from lbnode.resources import (
     Sysctl,
     VirtualService,
 )
-from lbnode.roles import announcing, too_big
+from lbnode.roles import announcing, leaving, too_big
 from lbnode.roles.direct_return import VIP_LINK
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.places import Place, places
@@ -221,8 +221,6 @@ def _announcements(inputs: Inputs, found: Found) -> Desired:
 
 def _should_announce(inputs: Inputs, vip: IPAddress, found: Found) -> Verdict:
     """A VIP is announced while the node is ready and at least one of its services has its quorum."""
-    if inputs.admin.mode is not Mode.READY:
-        return Verdict("vip", str(vip), False, "withdrawn", f"this node is in {inputs.admin}")
     announced = str(vip) in inputs.announced
     counts, good = [], False
     for name, service in inputs.cluster.balanced.items():
@@ -233,7 +231,7 @@ def _should_announce(inputs: Inputs, vip: IPAddress, found: Found) -> Verdict:
             words = f"{name} has {now.count} of {len(servers)} servers, needs {mark(service, announced)}"
             words += " (more may come back at any moment)" if waits else ""
             counts.append(f"{words} ({now.panic})" if now.panic else words)
-    return Verdict("vip", str(vip), good, "announced" if good else "withdrawn", "; ".join(counts))
+    return leaving.decided(inputs, str(vip), good, "; ".join(counts))
 
 
 def _server_verdicts(found: Found, ended: set[str]) -> tuple[Verdict, ...]:

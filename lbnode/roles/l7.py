@@ -7,7 +7,7 @@ own agent check would take up to its interval.
 from lbnode.haproxy import rows as proxy
 from lbnode.maintenance.state import Mode
 from lbnode.resources import Row, ServerState, Sysctl
-from lbnode.roles import direct_return
+from lbnode.roles import direct_return, senders
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 
 # HAProxy binds the VIPs by address; it must be able to start or reload before they stand on their device.
@@ -30,10 +30,13 @@ def desired(inputs: Inputs) -> Desired:
     rows: tuple[Row, ...] = (
         *(Sysctl(name, value) for name, value in SYSCTLS.items()),
         *direct_return.rows(inputs.node, services),
+        *(senders.rows(inputs.cluster, inputs.node, services) if inputs.filters else ()),
         *held,
         enabler,
     )
     state = "in service" if serving else "out of service"
-    verdict = Verdict("node", inputs.name, serving, state, f"{inputs.admin}; takes {len(services)} services")
+    words = f"{inputs.admin}; takes {len(services)} services"
+    words += "" if inputs.filters else senders.unguarded(inputs.cluster, inputs.node, services)
+    verdict = Verdict("node", inputs.name, serving, state, words)
     reasons = {enabler.key: str(inputs.admin), **proxy.reasons(held, inputs.proxy.loaded)}
     return Desired(rows, reasons, (verdict,))

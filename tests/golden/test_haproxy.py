@@ -36,7 +36,7 @@ def test_rendered_as_it_was_and_accepted_by_haproxy(
     node = next(iter(cluster.with_role("l7")))
     golden(case / "haproxy.cfg", render.config(templates.load(), cluster, node, Paths(), (2, 6)))
     for table in tables.tables(cluster, Paths()):
-        if table.entries:
+        if table.entries and ":" in table.path:
             golden(case / Path(table.path).name.replace(":", "."), table.content)
     assert accepted(text.replace("/etc/lb/", f"{tmp_path}/"), node, tmp_path, certificate) == ""
 

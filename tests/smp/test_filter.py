@@ -17,8 +17,9 @@ from lbnode.lab.links import Port, Route, address, connect, route
 from lbnode.lab.namespaces import Node
 from lbnode.lab.wait import wait_until
 from lbnode.net.filter import FilterDriver
+from lbnode.net.links import LinkDriver
 from lbnode.plan import Plan, diff
-from lbnode.resources import MssClamp, PacketMark, Row, ServiceKey, SourceAllow, SynLimit
+from lbnode.resources import Link, MssClamp, PacketMark, Row, ServiceKey, SourceAllow, SynLimit, TunnelGuard
 
 pytestmark = pytest.mark.kernel
 
@@ -131,6 +132,11 @@ EVERYTHING: tuple[Row, ...] = (
     MssClamp(VIP[4], 1436),
     MssClamp("198.51.100.2", 1436),
     MssClamp(VIP[6], 1396),
+    TunnelGuard(4, 4, 0, ("192.0.2.137",)),
+    TunnelGuard(6, 41, 0, ("2001:db8::137", "2001:db8::138", "2001:db8::139")),
+    TunnelGuard(4, 47, 0, ("192.0.2.137", "192.0.2.138")),
+    TunnelGuard(4, 17, 6080, ("192.0.2.137",)),
+    TunnelGuard(6, 17, 6080, ("2001:db8::137",)),
 )
 FOREIGN = """
 table inet other {
@@ -355,3 +361,53 @@ def test_others_who_may_not_read_it_are_told(pair: Pair) -> None:
         "()",
         "NotPermitted cannot read table inet lbnode: that needs root (CAP_NET_ADMIN)",
     ]
+
+
+TUNNEL = {4: Link("lb-ipip", "ipip", "192.0.2.2"), 6: Link("lb-ip6", "ip6tnl", "2001:db8::2")}
+INSIDE = {4: socket.IPPROTO_IPIP, 6: socket.IPPROTO_IPV6}
+
+
+def tunnelled(pair: Pair, version: int, outer: str) -> bool:
+    """Whether a datagram to the VIP gets to a listener when it comes in a tunnel from this outer source."""
+    source = {4: "203.0.113.200", 6: "2001:db8:7::200"}[version]
+    ends = socket.inet_pton(FAMILY[version], source) + socket.inet_pton(FAMILY[version], VIP[version])
+    datagram = struct.pack("!HHHH", 4000, PORT, 13, 0) + b"hello"
+    if version == 4:
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 1, 0, 64, 17, 0) + ends
+        header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    else:
+        pseudo = ends + struct.pack("!II", len(datagram), 17) + datagram + b"\0"
+        datagram = datagram[:6] + struct.pack("!H", checksum(pseudo)) + datagram[8:]
+        header = struct.pack("!IHBB", 6 << 28, len(datagram), 17, 64) + ends
+    own = {4: "192.0.2.2", 6: "2001:db8::2"}[version]
+    raw = pair.client.call(lambda: socket.socket(FAMILY[version], socket.SOCK_RAW, INSIDE[version]))
+    with pair.listen(version, "udp") as listener, raw as sender:
+        listener.settimeout(SOON_S)
+        sender.bind((outer, 0))
+        sender.sendto(header + datagram, (own, 0))
+        with suppress(TimeoutError):
+            return listener.recvfrom(100)[0] == b"hello"
+        return False
+
+
+def checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+
+
+@BOTH
+def test_a_forged_outer_source_does_not_get_through_the_tunnel(pair: Pair, version: int) -> None:
+    links = LinkDriver()
+    made = pair.server.call(lambda: links.apply(diff((), [TUNNEL[version]]).changes))
+    assert [result.error for result in made] == [""]
+    for name in ("all", "lb-ipip"):
+        if version == 4:
+            pair.server.run(("sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter=0"), check=True)
+    assert tunnelled(pair, version, OTHER[version]), "without a guard, whoever likes can send"
+    pair.want(TunnelGuard(version, INSIDE[version], 0, (FRIEND[version],)))  # type: ignore[arg-type]
+    assert tunnelled(pair, version, FRIEND[version])
+    assert not tunnelled(pair, version, OTHER[version])
+    assert pair.reaches(OTHER, version, "udp"), "what is not tunnelled goes through"
+    pair.want()
+    assert tunnelled(pair, version, OTHER[version])

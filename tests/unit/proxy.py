@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,10 +35,17 @@ def until(condition: Callable[[], object], deadline_s: float = 5.0) -> None:
         pause.wait(0.002)
 
 
+def free_ports(number: int) -> list[int]:
+    """All at once, so that they differ."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(closing(socket.socket())) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
 def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 class Agent(socketserver.ThreadingTCPServer):
@@ -102,7 +109,7 @@ class Node:
     def __init__(self, folder: Path) -> None:
         self.paths = Paths(folder / "etc", folder / "run")
         self.agent_inter = "500ms"
-        self.health, self.agent, self.stats, self.vip, self.web = (free_port() for _ in range(5))
+        self.health, self.agent, self.stats, self.metrics, self.vip, self.web = free_ports(6)
         self.driver = HaproxyDriver(self.paths, wait_s=3)
         self.runtime = Runtime(self.paths.haproxy_socket)
         program.prepare(self.paths)
@@ -119,6 +126,7 @@ class Node:
                 "pools": {"app": {"port": self.web, "agent_check": False, "check": {"interval_s": 0.1}}},
                 "health": {"port": self.health},
                 "agent_check": {"port": self.agent},
+                "haproxy": {"metrics_port": self.metrics},
             }
         )
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from http.client import HTTPConnection
+from random import Random
 
 import cluster
 import pytest
@@ -144,3 +145,41 @@ def test_an_agent_without_a_good_cluster_file_does_not_begin(tmp_path):
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 78
     assert f"{tmp_path}/cluster.yaml:1:" in done.stderr
+
+
+def test_whatever_comes_by_its_socket_gets_a_clear_answer_and_does_no_harm(agent):
+    """10,000 lines, some of them almost right."""
+    random = Random(1)  # noqa: S311 - the same lines every time
+    path = agent.etc.parent / "run" / "agent.sock"
+    almost = [
+        b"[" * 50_000,
+        b'{"ask": ["status"]}',
+        b'{"ask": "stop"}',
+        b'["ask"]',
+        b"null",
+        b'{"ask": null}',
+        b"\xff\xfe",
+        b"",
+    ]
+    answers = set()
+    for number in range(10_000):
+        line = (
+            almost[number] if number < len(almost) else random.randbytes(random.randrange(1, 200)).replace(b"\n", b"")
+        )
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(path))
+            client.sendall(line + b"\n")
+            answers.add(client.makefile("rb").readline())
+    assert answers == {b'{"error": "cannot understand: send one line such as {\\"ask\\": \\"status\\"}"}\n'}
+    with socket.socket(socket.AF_UNIX) as client:  # a line that does not end
+        client.connect(str(path))
+        with suppress(BrokenPipeError, ConnectionResetError):
+            client.sendall(b"x" * 200_000)
+            assert b"cannot understand" in client.makefile("rb").readline()
+    with socket.socket(socket.AF_UNIX) as client:  # and one that leaves in the middle
+        client.connect(str(path))
+        client.sendall(b'{"ask": ')
+    assert agent.status()["problems"] == []
+    agent.log.seek(0)
+    assert "Traceback" not in agent.log.read()

@@ -32,7 +32,8 @@ from lbnode.errors import Missing
 )
 def test_who_may_ask(address, may):
     allow = "metrics: {allow: [203.0.113.0/25, '2001:db8:9::/48']}\n"
-    assert (address in Guests(cluster.small("pools:", allow + "pools:"))) == may
+    found = cluster.small("pools:", allow + "pools:")
+    assert (address in Guests(found, found.metrics.allow)) == may
 
 
 def fail(_query):

@@ -40,6 +40,7 @@ PURE = [
     "haproxy/quoting.py",
     "haproxy/tables.py",
     "haproxy/rows.py",
+    "haproxy/stats.py",
     "haproxy/origin.py",
     "haproxy/configuration.py",
     "haproxy/statefile.py",

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from proxy import Agent, Node, free_port, serving, until
+from proxy import Agent, Node, free_ports, serving, until
 from servers import Authority, Named, Reads, http2_frames, http2_server
 
 from lbnode.config.model import Cluster
@@ -145,6 +145,7 @@ def cluster(ports: Mapping[str, int], node: Node, folder: Path) -> Cluster:
             **found,
             "health": {"port": node.health},
             "agent_check": {"port": node.agent},
+            "haproxy": {"metrics_port": node.metrics},
         }
     )
 
@@ -160,7 +161,7 @@ def site() -> Iterator[Site]:
         (folder / "503.html").write_text("<html>Nobody is there</html>\n")
         (folder / "soon.html").write_text("<html>Back soon</html>\n")
         node = Node(folder)
-        port = {name: free_port() for name in PORTS}
+        port = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         stack.enter_context(serving(Agent(node.agent)))
         for name, address in (("s1", "127.0.0.1"), ("s2", "127.0.0.2")):
             stack.enter_context(serving(Named(name, address, port["web"])))

@@ -71,7 +71,7 @@ def test_a_rejected_file_says_where_it_is_from(tmp_path: Path) -> None:
     cluster = parse(paths.cluster_file.read_text())
     content = render.config(SHIPPED, cluster, "l7-1", paths, (2, 6))
     paths.haproxy_config.parent.mkdir()
-    for name in ("maintenance.map", "www:routes.map"):
+    for name in ("maintenance.map", "metrics.acl", "www:routes.map"):
         (paths.haproxy_tables / name).parent.mkdir(exist_ok=True)
         (paths.haproxy_tables / name).write_text("")
     file = File(str(paths.haproxy_config), content, checker="haproxy")

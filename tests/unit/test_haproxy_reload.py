@@ -63,7 +63,7 @@ def answering(path: Path, answers: Mapping[str, str]) -> Iterator[None]:
 def test_processes_are_the_current_workers_and_the_failures(paths: Paths) -> None:
     with answering(paths.haproxy_master_socket, {"show proc": PROC}):
         now = Runtime(paths.haproxy_master_socket).processes()
-    assert now == runtime.Processes(failed=0, workers=("12",))
+    assert now == runtime.Processes(failed=0, workers=("12",), old=(("11", "0d00h00m13s"),))
 
 
 def test_a_failure_that_the_master_tells_is_believed_at_once(paths: Paths) -> None:

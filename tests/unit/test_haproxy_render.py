@@ -95,7 +95,7 @@ def test_frontends_and_backends_never_share_a_name() -> None:
     # HAProxy 3.3 refuses it; a service may be called like one of our own sections.
     text = rendered(services={name: {"vips": ["198.51.100.1"], "pool": "apps"} for name in ("enabler", "health")})
     names = [line.split()[1] for line in text.splitlines() if line.startswith(("frontend", "backend"))]
-    assert len(names) == len(set(names)) == 7
+    assert len(names) == len(set(names)) == 8
 
 
 def test_a_node_or_server_without_an_address_is_said_so() -> None:

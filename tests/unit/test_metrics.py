@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cluster
@@ -17,7 +17,7 @@ from lbnode.ipvs.counters import Counters, decode
 from lbnode.ipvs.netlink import attribute
 from lbnode.plan import Change, diff
 from lbnode.reconcile import Pass
-from lbnode.resources import Destination, ServiceKey, Sysctl
+from lbnode.resources import Announcement, Destination, ServiceKey, Sysctl
 from lbnode.roles import desired
 from lbnode.roles.inputs import Desired, Inputs
 from lbnode.templates import load
@@ -49,6 +49,10 @@ def status(**more):
         "recent": [],
         "health": {"http://a": {"up": True}, "http://b": {"up": False}, "http://c": {"up": None}},
         "peers": {"192.0.2.129": {"state": "up"}, "2001:db8::1": {"state": "down"}},
+        "told": [asdict(Announcement("198.51.100.1/32", "192.0.2.129", "192.0.2.137", 0, ("65535:0", "65001:1")))],
+        "speaker": {"running": True, "problem": "", "agent_gone": None},
+        "leaving": {"phase": "withdrawn", "since": 1000.5, "until": None, "waits_for": "the end"},
+        "damped": {"198.51.100.1": 1100.0},
         "tables": plan.tables_as_json(),
     } | more
 
@@ -83,6 +87,28 @@ def test_every_metric_is_documented_once_and_has_a_proper_name(found):
     assert {name for name, *_ in found if name.startswith("lbnode_")} <= set(names)
     assert set(names) - {name for name, *_ in found} == {"lbnode_in_service"}  # which an L4 node has not
     assert all(known.about.endswith(".") for known in KNOWN)
+
+
+def test_what_peers_are_told_and_how_the_node_leaves(found):
+    assert found["lbnode_speaker_up",] == 1
+    assert found["lbnode_peer_prefixes", "peer=192.0.2.129"] == 1
+    assert found["lbnode_peer_prefixes", "peer=2001:db8::1"] == 0
+    assert found["lbnode_departure", "phase=withdrawn"] == 1
+    assert found["lbnode_departure_since_seconds",] == 1000.5
+    assert found["lbnode_damped_until_seconds", "vip=198.51.100.1"] == 1100
+    told = [labels for name, *labels in found if name == "lbnode_told_info"]
+    assert told == [
+        [
+            "communities=65535:0 65001:1",
+            "large_communities=",
+            "local_preference=",
+            "med=0",
+            "next_hop=192.0.2.137",
+            "peer=192.0.2.129",
+            "prefix=198.51.100.1/32",
+            "prepend=0",
+        ]
+    ]
 
 
 def test_an_l4_node(found):

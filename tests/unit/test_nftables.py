@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lbnode.net.nftables import networks, replacement
 from lbnode.net.nftlisting import in_words_of, rows
 from lbnode.plan import diff
-from lbnode.resources import FilterDamage, MssClamp, PacketMark, ServiceKey, SourceAllow, SynLimit
+from lbnode.resources import FilterDamage, MssClamp, PacketMark, ServiceKey, SourceAllow, SynLimit, TunnelGuard
 
 WEB4, WEB6 = ServiceKey("198.51.100.1", "tcp", 80), ServiceKey("2001:db8:5::1", "tcp", 443)
 DNS4, DNS6 = ServiceKey("198.51.100.1", "udp", 53), ServiceKey("2001:db8:5::1", "udp", 53)
@@ -24,6 +24,9 @@ ROWS = (
     PacketMark(DNS6, 0xFFFFFFFF),
     MssClamp("198.51.100.1", 1436),
     MssClamp("2001:db8:5::1", 1396),
+    TunnelGuard(4, 4, 0, ("192.0.2.137",)),
+    TunnelGuard(6, 41, 0, ("2001:db8::137", "2001:db8::138")),
+    TunnelGuard(6, 17, 6080, ("2001:db8::137",)),
 )
 
 services = st.builds(
@@ -33,12 +36,22 @@ services = st.builds(
     st.integers(1, 65535),
 )
 prefixes = st.builds(lambda address, cut: f"{address}/{address.max_prefixlen - cut}", st.ip_addresses(), st.just(0))
+
+
+def guard(sources, port):
+    """Of the family of the first source, with those of its family."""
+    version = sources[0].version
+    fit = sorted((one for one in sources if one.version == version), key=int)
+    return TunnelGuard(version, 17 if port else {4: 4, 6: 41}[version], port, tuple(str(one) for one in fit))
+
+
 any_rows = st.lists(
     st.one_of(
         st.builds(SourceAllow, services, st.lists(prefixes, max_size=5, unique=True).map(tuple)),
         st.builds(SynLimit, services, st.integers(1, 1000000), st.integers(1, 1000000)),
         st.builds(PacketMark, services, st.integers(1, 0xFFFFFFFF)),
         st.builds(MssClamp, st.ip_addresses().map(str), st.integers(500, 1460)),
+        st.builds(guard, st.lists(st.ip_addresses(), min_size=1, max_size=5, unique=True), st.sampled_from([0, 6080])),
     ),
     unique_by=lambda row: row.key,
 )

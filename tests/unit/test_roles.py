@@ -30,6 +30,7 @@ from lbnode.resources import (
     SourceAllow,
     SynLimit,
     Sysctl,
+    TunnelGuard,
     VirtualService,
 )
 from lbnode.roles import desired
@@ -454,7 +455,7 @@ def test_an_l7_node_decapsulates_and_runs_haproxy():
     assert Sysctl("net.ipv4.conf.lb-ipip.rp_filter", "0") in found
     assert Sysctl("net.ipv4.conf.all.rp_filter", "0") in found
     assert {row.address for row in found if isinstance(row, Address)} == {"198.51.100.1", "2001:db8:c633:6401::1"}
-    assert [row.checker for row in found if isinstance(row, File)] == ["", "haproxy"]
+    assert [row.checker for row in found if isinstance(row, File)] == ["", "", "haproxy"]
     assert [row.program for row in found if isinstance(row, Running)] == ["haproxy"]
 
 
@@ -486,3 +487,19 @@ def test_maintenance_changes_no_row_of_the_data_path_on_an_l7():
     ready = set(desired("l7", inputs("l7-1")).rows)
     drained = set(desired("l7", inputs("l7-1", admin=parse("drain"))).rows)
     assert {type(row) for row in ready ^ drained} == {ServerState}
+
+
+def test_real_servers_take_tunnelled_packets_from_l4_nodes_alone():
+    guards = (
+        TunnelGuard(4, 4, 0, ("192.0.2.137", "192.0.2.138")),
+        TunnelGuard(6, 41, 0, ("2001:db8:c000:280::137", "2001:db8:c000:280::138")),
+    )
+    with_filters = replace(inputs("l7-1"), filters=True)
+    found = desired("l7", with_filters)
+    assert tuple(row for row in found.rows if isinstance(row, TunnelGuard)) == guards
+    assert "from anybody" not in found.verdicts[0].reason
+    found = desired("l7", inputs("l7-1"))
+    assert not [row for row in found.rows if isinstance(row, TunnelGuard)]
+    assert found.verdicts[0].reason.endswith("; takes tunnelled packets from anybody (no nf_tables)")
+    backend = desired("backend", replace(inputs("s1"), filters=True))
+    assert tuple(row for row in backend.rows if isinstance(row, TunnelGuard)) == guards[1:]

@@ -1,7 +1,7 @@
 """What the three tiers must show, step by step, on one network: `lbnode lab run three-tier`."""
 
 from lbnode.lab import programs
-from lbnode.lab.scenarios import names, narrow, repair, serving, upkeep
+from lbnode.lab.scenarios import leaving, names, narrow, repair, serving, upkeep
 from lbnode.lab.scenarios.scenario import Scenario, Step, Steps, once, show
 from lbnode.lab.scenarios.stage import Stage
 
@@ -14,6 +14,8 @@ STEPS: tuple[Step, ...] = (
     Step("path-mtu", "a path of MTU 1400", once(narrow.path_mtu)),
     Step("names", "names, by DNS servers in front", once(names.names)),
     Step("disable", "`touch /etc/lb/disable` on L4 nodes", upkeep.l4_disable),
+    Step("leave", "an L4 node leaves in order", once(leaving.in_order)),
+    Step("agent-stopped", "an agent stopped", once(leaving.stopped)),
     Step("l7-killed", "HAProxy killed on an L7 node", once(upkeep.l7_killed)),
     Step("l7-drain", "`lbnode drain` on an L7 node", once(upkeep.l7_drain)),
     Step("l7-down", "`down` on an L7 node", once(upkeep.l7_down)),
