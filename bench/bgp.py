@@ -98,9 +98,9 @@ class Router:
         wait_until(lambda: self.routes() == routes, 120, f"{routes} routes in the router", 0.002)
 
     def _answer(self) -> str:
-        """Up to the line whose number ends it: codes of four digits and a blank, 0000 or above 0999 at the end."""
+        """Up to the line with a blank after its number; others go on with `-` or begin with a blank."""
         text = b""
-        while not re.search(rb"^(0000|0001|0013|[89]\d{3}) .*\n\Z", text, re.MULTILINE):
+        while not re.search(rb"^\d{4} .*\n\Z", text, re.MULTILINE):
             text += self.control.recv(65536)
         return text.decode()
 
