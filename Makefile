@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`; the others are for work on lbnode itself.
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check kernel-test smp-test lab-test bench docs venv system format clean
+.PHONY: demo test check kernel-test smp-test lab-test bench docs classifier venv system format clean
 
 # Debian's own python3: the lab's guest runs as whoever called it and must be able to read the interpreter.
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
@@ -13,6 +13,8 @@ PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-lin
 test check: PROGRAMS += systemd
 # Peers to compare with, and a second kernel to test on.
 test kernel-test smp-test lab-test bench: PROGRAMS += keepalived exabgp socat qemu-system-x86 busybox-static
+# Only who changes the classifier, and the test that its object is of its source, need a compiler for it.
+test kernel-test classifier: PROGRAMS += clang
 # A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).
 COMPILER := $(shell grep -qs amx_tile /proc/cpuinfo && ! command -v cc >/dev/null && echo gcc)
 MISSING   = $(shell for p in $(PROGRAMS) $(COMPILER); do \
@@ -32,9 +34,13 @@ check: venv system
 kernel-test: system venv
 	$(BIN)/lbnode lab kernel -- $(BIN)/pytest -q tests/kernel
 
+# The classifier is put to its tests on both kernels, but for those that only take long in an emulator.
+SLOW := $(foreach name,nothing_else_is_ever_sent_on it_finds_what_the_tables_say the_largest_cluster_in_the_longest_restart, \
+	--deselect tests/kernel/test_classifier.py::test_$(name))
+
 # On Debian's own kernel with two processors, in QEMU; the kernel is fetched once, into ~/.cache/lbnode.
 smp-test: system venv
-	$(BIN)/lbnode lab kernel --smp -- $(BIN)/pytest -q tests/smp
+	$(BIN)/lbnode lab kernel --smp -- $(BIN)/pytest -q tests/smp tests/kernel/test_classifier.py $(SLOW)
 
 lab-test: system venv
 	$(BIN)/pytest -v tests/lab
@@ -48,6 +54,10 @@ docs: venv
 	$(BIN)/python -m lbnode.agent.metrics > docs/reference/metrics.md
 	set -e; for f in lab/*/topology.yaml; do \
 		$(BIN)/lbnode lab graph $$(basename $$(dirname $$f)) > $$(dirname $$f)/drawing.svg; done
+
+# The object stands in the repository beside its source: a node, and an installation from source, need no compiler.
+classifier: system venv
+	$(BIN)/python -m lbnode.chance.build
 
 format: venv
 	$(BIN)/ruff format -q .

@@ -23,11 +23,19 @@ NOTES = """\
   announcements to a running ExaBGP and wait until it has taken them, read everything back. It starts as after a reboot:
   ExaBGP's configuration file is there already. keepalived does the IPVS part alone: it has no checkers here.
 - **SIGHUP** is measured from the signal to the weight in the kernel; so is the agent, from the saving of the file.
+- **HAProxy** is measured on loopback of the host. The plain side of the 60 changes starts a new process with `-sf` each
+  time, with the same file but for `option idle-close-on-response`; its clients mostly notice a closed connection before
+  they use it, and have to connect again. The layout beside the maintenance file has socat as its
+  agent-check responder and the enabler behind the other servers. «Plain render and reload» renders with lbnode's code,
+  and waits for the new process.
 - **1,000 prefixes** are counted at the router, a BIRD in the same kernel. lbnode's relay looks at every prefix before
   it is told, keeps few commands on their way, and writes down what became of them; the plain script writes all lines at
   once and reads the answers.
 - user-mode-linux has one processor and slow system calls (some 20 us), and starting a program is dear there. Python's
   own work runs at native speed. On other kernels programs of many system calls (ipvsadm) do better.
+- **The classifier** runs by BPF_PROG_TEST_RUN, with real sockets: a million times the same packet (warm), or one packet
+  of each of 1,000 flows (single runs, each with the reading of the clock in it, which the empty program's have too).
+  A table is written beside the one in use; the memory is that of one, whatever is in it.
 """
 
 
@@ -65,7 +73,8 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _beside(figure: Figure, peer: str) -> str:
-    return f"{_number(figure.median(peer))} ({figure.ratio(peer):.1f}x)"
+    ratio = f" ({figure.ratio(peer):.1f}x)" if figure.median(OURS) else ""
+    return _number(figure.median(peer)) + ratio
 
 
 def _goal(figure: Figure) -> str:

@@ -75,7 +75,9 @@ class Site:
         names = {number: f"s{number}" for number in servers}
         groups = [list(servers)]
         if self.per_pool:
-            groups = [list(servers)[at : at + self.per_pool] for at in range(0, len(servers), self.per_pool)]
+            full = max(1, len(servers) // self.per_pool)  # what is left over belongs to the last one
+            groups = [list(servers)[at * self.per_pool : (at + 1) * self.per_pool] for at in range(full)]
+            groups[-1] += list(servers)[full * self.per_pool :]
         interval = 1.0 if check else 3600.0
         pools = {
             f"p{place}": {

@@ -7,13 +7,18 @@ not what one node does with it but whether all of them do the same. A live node'
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from lbnode import impact, maglev
+from lbnode.chance.generations import Past
+from lbnode.chance.layout import candidates
 from lbnode.config.model import Cluster
 from lbnode.maglev import Server, Table
 from lbnode.resources import Destination, DestinationOrder, PacketMark, Row, ServiceKey, VirtualService
+from lbnode.roles.second_chance import covered
 
+NOTHING = Past()
 Endpoint = tuple[str, int]
 Value = dict[str, Any]
 
@@ -45,14 +50,42 @@ def table_key(rows: Iterable[Row], key: ServiceKey) -> ServiceKey | None:
     return None
 
 
-def explanation(asked: Question, live: Mapping[str, Mapping[str, Any]] | None) -> Value:
-    """The whole answer; `live` is what L4 nodes say (see `by_node`), by name, None if none was asked."""
+def explanation(asked: Question, live: Mapping[str, Mapping[str, Any]] | None, past: Past = NOTHING) -> Value:
+    """The whole answer; `live` is what L4 nodes say (see `by_node`), by name, None if none was asked; `past` is what
+    this node remembers."""
     return {
         "flow": str(asked),
         "l4": list(asked.cluster.with_role("l4")),
         "file": by_file(asked),
         "live": None if live is None else {name: by_node(asked, told) for name, told in live.items()},
+        "second_chance": chances(asked, past),
     }
+
+
+def chances(asked: Question, past: Past) -> list[Value]:
+    """Where the flow may live, the likeliest first, and since or until when a table says so (seconds since 1970): the
+    real servers that a packet is sent on to when one that it comes to does not know the flow. Two of them at most are
+    tried after the first. Nothing where this node remembers no tables, or the service has no second chance."""
+    records = past.records.get(str(asked.served), ())
+    if not asked.cluster.second_chance.enabled or not any(_is_covered(asked, one) for one in asked.cluster.balanced):
+        return []
+    by_generation = {record.generation: record for record in records}
+    found = candidates(by_generation, past.failed, *asked.source)
+    return [
+        {
+            "server": _server(asked.cluster, address),
+            "table": maglev.fingerprint(generation.table),
+            "in_use": by_generation[generation].in_use,
+            "at": by_generation[generation].at,
+        }
+        for address, generation in found
+    ]
+
+
+def _is_covered(asked: Question, name: str) -> bool:
+    service = asked.cluster.services[name]
+    here = any(str(vip) == asked.key.vip for vip in service.vips) and asked.key.port in service.ports
+    return here and covered(service)
 
 
 def by_file(asked: Question) -> Value:
@@ -132,10 +165,26 @@ def lines(found: Value) -> list[str]:
         text.append("with persistence: a client goes where its last flow went, while that is remembered")
     live = found["live"]
     if live is None:
-        return [*text, f"the same on every L4 node while all servers are up: {', '.join(found['l4'])}"]
+        text.append(f"the same on every L4 node while all servers are up: {', '.join(found['l4'])}")
+        return text + _second_chance(found["second_chance"])
     for name, node in live.items():
         text += _node(name, node, found["file"])
-    return text + list(_together(live))
+    return text + list(_together(live)) + _second_chance(found["second_chance"])
+
+
+def _second_chance(found: Sequence[Value]) -> list[str]:
+    """One line for each real server that the flow may be sent on to."""
+    if not found:
+        return []
+    lines = ["second chance: a real server that it comes to and that has no socket for it sends it on, to"]
+    for chance in found:
+        when = "in use" if chance["in_use"] else f"until {_moment(chance['at'])}"
+        lines.append(f"  {_named(chance['server'])}, by table {chance['table']}, {when}")
+    return lines
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _node(name: str, node: Value, file: Value) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from lbnode.chance.generations import Past
 from lbnode.config.load import load
 from lbnode.config.model import Cluster, Role
 from lbnode.drivers import Driver
@@ -15,7 +16,7 @@ from lbnode.maintenance.departure import age_s
 from lbnode.maintenance.state import AdminState, Mode
 from lbnode.paths import Paths
 from lbnode.roles import desired
-from lbnode.roles.inputs import Desired, Inputs, ProxyFacts
+from lbnode.roles.inputs import Chance, Desired, Inputs, ProxyFacts
 from lbnode.roles.own_check import own_checks
 from lbnode.roles.prober import Prober
 from lbnode.roles.serving import settle_s
@@ -92,6 +93,11 @@ def inputs_of(
         leaving_s = age_s(admin, cluster.bgp.leaving, now)
     templates = load_templates(identity.paths.templates)
     filters = identity.role != "l4" and _filters()
+    past, chance = Past(), Chance()
+    if identity.role != "l4":
+        from lbnode.chance import situation
+
+        past, chance = situation.of(cluster, identity.name, identity.paths)
     return Inputs(
         cluster,
         identity.name,
@@ -106,6 +112,8 @@ def inputs_of(
         proxy,
         leaving_s,
         damped,
+        past,
+        chance,
         passwords,
     )
 
@@ -258,6 +266,10 @@ def drivers(identity: Identity) -> list[Driver]:
         from lbnode.haproxy.driver import HaproxyDriver
 
         found += [FileDriver({"haproxy": partial(_haproxy_check, identity)}), HaproxyDriver(identity.paths)]
+    if identity.role != "l4":
+        from lbnode.chance.driver import ChanceDriver
+
+        found.append(ChanceDriver(identity.paths.bpf))
     return found
 
 

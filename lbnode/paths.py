@@ -8,12 +8,13 @@ from pathlib import Path
 class Paths:
     """`etc` belongs to the operator and survives a reboot; `run` lives and dies with the kernel's state.
 
-    `config` is the cluster file when it is not `cluster.yaml` in `etc`.
+    `config` is the cluster file when it is not `cluster.yaml` in `etc`; `bpf` is a folder of a BPF file system.
     """
 
     etc: Path = field(default_factory=lambda: Path("/etc/lb"))
     run: Path = field(default_factory=lambda: Path("/run/lbnode"))
     config: Path | None = None
+    bpf: Path = field(default_factory=lambda: Path("/sys/fs/bpf/lbnode"))
 
     @property
     def cluster_file(self) -> Path:
@@ -59,6 +60,11 @@ class Paths:
     def announceable(self) -> Path:
         """The networks that may be announced: from the cluster file, for the relay's last look."""
         return self.etc / "generated" / "announceable"
+
+    @property
+    def generations(self) -> Path:
+        """The Maglev tables that are and were in use (`lbnode.chance.generations`)."""
+        return self.etc / "generated" / "generations.json"
 
     @property
     def haproxy_socket(self) -> Path:

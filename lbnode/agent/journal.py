@@ -3,9 +3,11 @@
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from lbnode.agent.metrics import Counts
+from lbnode.drivers import Result
 from lbnode.reconcile import Pass
 
 log = logging.getLogger("lbnode")
@@ -42,15 +44,19 @@ class Journal:
             del self._problems[where]
             log.info("%s: in order again", where)
 
+    def made(self, cause: str, results: Sequence[Result]) -> None:
+        """Changes that were carried out; what failed is left to the pass."""
+        good = [result for result in results if not result.error]
+        for result in good[:TOLD]:
+            log.info("%s: %s", cause, result)
+            self._recent.append({"at": time.time(), "cause": cause, "change": str(result)})
+        if len(good) > TOLD:
+            log.info("%s: and %d changes more", cause, len(good) - TOLD)
+
     def passed(self, began: float, cause: str, done: Pass, drift: int) -> None:
         """One pass: what it did is told; what failed is told once, as a problem, however often it is tried again."""
         self.counts.add(done, drift)
-        made = [result for result in done.results if not result.error]
-        for result in made[:TOLD]:
-            log.info("%s: %s", cause, result)
-            self._recent.append({"at": time.time(), "cause": cause, "change": str(result)})
-        if len(made) > TOLD:
-            log.info("%s: and %d changes more", cause, len(made) - TOLD)
+        self.made(cause, done.results)
         self.tell("pass", "; ".join(done.errors))
         self.last = {
             "at": began,

@@ -16,11 +16,13 @@ from typing import Any
 
 from lbnode.agent import control, events, pages
 from lbnode.agent.drift import mended
+from lbnode.agent.generations import Tables
 from lbnode.agent.http import Guests, Site
 from lbnode.agent.journal import Journal
 from lbnode.agent.leaving import STOPPED, Leaver
 from lbnode.agent.pulse import Pulse
 from lbnode.agent.systemd import notify
+from lbnode.chance import program as classifier
 from lbnode.config.model import Cluster
 from lbnode.errors import ConfigError, LbnodeError
 from lbnode.health.monitor import Monitor, Pace
@@ -38,9 +40,9 @@ from lbnode.node import (
     load_cluster,
     note_flaps,
 )
-from lbnode.plan import Plan
+from lbnode.plan import Change, Plan
 from lbnode.reconcile import Pass, ensure, run
-from lbnode.resources import Running
+from lbnode.resources import Running, ServerState
 from lbnode.roles.inputs import Desired
 
 log = logging.getLogger("lbnode")
@@ -76,8 +78,11 @@ class Agent:
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
+        self._hastened: ServerState | None = None
         self._asking = (self._cluster, Guests(self._cluster, self._cluster.agent_check.allow))
-        self._site = Site(identity.name, pages.of(lambda: (self.status(), self._cluster, self._desired)))
+        self._tables = Tables(identity, lambda: self._rouse("L4 nodes' tables changed"))
+        made = pages.of(lambda: (self.status(), self._cluster, self._desired), self._tables.page)
+        self._site = Site(identity.name, made)
 
     async def run(self) -> None:
         """Until told to stop. Raises ConfigError when the cluster file is unusable at the start."""
@@ -104,6 +109,7 @@ class Agent:
                     server.close()
                 await self._site.close()
                 await self._monitor.close()
+                await self._tables.close()
                 identity.paths.agent_socket.unlink(missing_ok=True)
         log.info("agent ends; the data path stays as it is")
 
@@ -134,6 +140,8 @@ class Agent:
             from lbnode.haproxy import program
 
             found["haproxy"] = program.seen(identity.paths)
+        if identity.role != "l4":
+            found["second_chance"] = classifier.seen(identity.paths.bpf)
         return found
 
     async def _passes(self) -> None:
@@ -163,7 +171,10 @@ class Agent:
             self._cluster_stamp = stamp
             self._reload()
         self._admin()
+        if self._identity.role == "l7":
+            await asyncio.to_thread(self._hasten)
         self._journal.tell("metrics", await self._site.follow(self._cluster))
+        await self._tables.follow(self._cluster)
         pace, probes = self._cluster.probe, self._decisions.probes(self._cluster)
         if probes != self._probes:
             await asyncio.to_thread(self._prepare)
@@ -183,6 +194,21 @@ class Agent:
             self._journal.tell("probes", str(error))
         else:
             self._journal.tell("probes", "")
+
+    def _hasten(self) -> None:
+        """What people have set the node to, told to HAProxy before the whole picture is looked at: its health URI is
+        what keeps new flows away. The pass that follows finds it done, or does it."""
+        from lbnode.roles.l7 import enabler_of
+
+        admin = self._reading.state
+        wanted = enabler_of(admin)
+        if wanted == self._hastened:
+            return
+        change = Change(self._hastened, wanted, str(admin))
+        for driver in self._drivers:
+            if ServerState in driver.kinds:
+                self._journal.made("agent-check", driver.apply([change]))
+        self._hastened = wanted
 
     def _reload(self) -> None:
         try:
@@ -226,7 +252,10 @@ class Agent:
             done = run(self._desired, self._drivers, last=self._left)
             note_flaps(identity, self._cluster, admin, self._decisions.announced, self._desired)
         drift = mended(before, self._desired, self._left, done)
+        if done.left is not self._left:
+            self._tables.note(done.left, self._cluster)
         self._left = done.left
+        self._journal.tell("second chance", self._tables.problem)
         if announces(identity, self._cluster):
             self._leaver.follow(self._cluster, admin, len(announced_by(identity, self._cluster)))
         return done, drift
@@ -236,7 +265,7 @@ class Agent:
         cluster, guests = self._asking
         if cluster is not self._cluster:
             guests = Guests(self._cluster, self._cluster.agent_check.allow)
-            self._asking = (self._cluster, guests)
+        self._asking = (self._cluster, guests)
         return address in guests
 
     def _stamp(self) -> tuple[int, ...]:

@@ -65,6 +65,17 @@ KNOWN = (
     Known("lbnode_service_flows_total", "New flows that IPVS has scheduled.", ("service",)),
     Known("lbnode_service_packets_total", "Packets of clients that IPVS has sent on.", ("service",)),
     Known("lbnode_service_bytes_total", "Bytes of clients that IPVS has sent on.", ("service",)),
+    Known(
+        "lbnode_second_chance",
+        "L7 and backend nodes: 1 while flows that came to the wrong node are sent on; 0 where that is not possible.",
+    ),
+    Known(
+        "lbnode_second_chance_packets_total",
+        "L7 and backend nodes: clients' packets that came in a tunnel, by what became of them: socket, cookie and new "
+        "are at home here; forwarded and forwarded-again went on to another real server; alone and two-hops were left "
+        "to this kernel, which resets them; stranger came from nobody in the cluster; odd are fragments.",
+        ("reason",),
+    ),
     Known("lbnode_passes_total", "Passes made: desired and actual state compared."),
     Known("lbnode_failed_passes_total", "Passes after which something was not as it should be."),
     Known("lbnode_changes_total", "Changes made, of any cause."),
@@ -151,6 +162,10 @@ class Snapshot:
                 yield "lbnode_announced", (verdict["name"],), verdict["good"]
             elif verdict["kind"] == "node":
                 yield "lbnode_in_service", (), verdict["good"]
+            elif verdict["kind"] == "second chance":
+                yield "lbnode_second_chance", (), verdict["good"] and verdict["state"] == "on"
+        for reason, count in self.status.get("second_chance", {}).items():
+            yield "lbnode_second_chance_packets_total", (reason,), count
         yield from self._announced()
         for probe, health in self.status["health"].items():
             if health["up"] is not None:

@@ -1,7 +1,7 @@
 """Asking the agents of other nodes for a page: all at once, each for a few seconds at most."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -16,9 +16,14 @@ AT_ONCE = 16
 def ask(cluster: Cluster, names: Iterable[str], page: str) -> dict[str, dict[str, Any]]:
     """What each node's agent answers to `page` (path and query), as JSON; {"error": why} for one that does not. Every
     address of a node is tried. No proxy is asked, whatever the environment says."""
-    wanted = list(names)
+    return ask_each(cluster, dict.fromkeys(names, page))
+
+
+def ask_each(cluster: Cluster, pages: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The same with a page for each node, by its name."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip(wanted, pool.map(lambda name: _ask(cluster, name, page), wanted), strict=True))
+        answers = pool.map(lambda item: _ask(cluster, *item), pages.items())
+        return dict(zip(pages, answers, strict=True))
 
 
 def _ask(cluster: Cluster, name: str, page: str) -> dict[str, Any]:

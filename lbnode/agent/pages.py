@@ -1,4 +1,5 @@
-"""The pages of the agent's site: /metrics for monitoring, /tables for `lbnode explain` on other nodes."""
+"""The pages of the agent's site: /metrics for monitoring, /tables for `lbnode explain` on other nodes,
+/generations for the second chance on real servers."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,11 +12,12 @@ from lbnode.config.model import Cluster
 from lbnode.errors import LbnodeError
 from lbnode.roles.inputs import Desired
 
+Generations = Callable[[Mapping[str, str]], dict[str, Any]]
 Look = Callable[[], tuple[Mapping[str, Any], Cluster, Desired]]
 """What the agent knows now: its status, the cluster file, and what it wants this node to be."""
 
 
-def of(look: Look) -> dict[str, Maker]:
+def of(look: Look, generations: Generations) -> dict[str, Maker]:
     """By path. The kernel is asked when a page is; without IPVS there is nothing to add."""
 
     def told(_query: Mapping[str, str]) -> Page:
@@ -42,4 +44,7 @@ def of(look: Look) -> dict[str, Maker]:
         answer = {"node": status["node"], "announced": vips, "tables": found}
         return Page(json.dumps(answer).encode(), "application/json")
 
-    return {"/metrics": told, "/tables": tables}
+    def remembered(query: Mapping[str, str]) -> Page:
+        return Page(json.dumps(generations(query)).encode(), "application/json")
+
+    return {"/metrics": told, "/tables": tables, "/generations": remembered}

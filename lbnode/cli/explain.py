@@ -10,6 +10,7 @@ import click
 
 from lbnode import explain as flows
 from lbnode.agent import control
+from lbnode.chance import memory
 from lbnode.cli.options import Common, common
 from lbnode.config.load import load
 from lbnode.errors import LbnodeError, Missing, NotReady
@@ -40,13 +41,14 @@ def explain(common: Common, source: tuple[str, int], target: tuple[str, int], pr
     """Say which real server a flow goes to, and why.
 
     By the cluster file alone: what every L4 node does with a new flow when all real servers are up. With --live, also
-    what each L4 node does now: this one by its own kernel, the others as their agents tell. IPv6 as [ADDRESS]:PORT.
+    what each L4 node does now: this one by its own kernel, the others as their agents tell. Where this node remembers
+    tables of before, also where the flow gets a second chance. IPv6 as [ADDRESS]:PORT.
     """
     key = ServiceKey(target[0], proto, target[1])
     if (":" in source[0]) != (":" in key.vip):
         raise click.UsageError(f"{source[0]} and {key.vip} are of different families")
     asked = _question(common, source, key)
-    found = flows.explanation(asked, _live(common, asked) if live else None)
+    found = flows.explanation(asked, _live(common, asked) if live else None, memory.read(common.paths.generations))
     common.show(found, "\n".join(flows.lines(found)))
     return 0
 

@@ -12,7 +12,7 @@ import click
 from lbnode.templates import share
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-STACKS = ("lbnode", "keepalived")
+STACKS = ("lbnode", "lbnode-without-second-chance", "keepalived")
 scale_option = click.option("--scale", default="small", show_default=True, help="How large: a scale of the topology.")
 logs_option = click.option(
     "--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep the nodes' logs here."

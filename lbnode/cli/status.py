@@ -27,9 +27,11 @@ def _without_agent(common: Common) -> dict[str, Any]:
     identity = common.identity(None)
     view = current(identity)
     left = plan(view.desired, drivers(identity))
+    from lbnode.chance import program as classifier
     from lbnode.haproxy import program
 
     return {
+        "second_chance": classifier.seen(identity.paths.bpf) if identity.role != "l4" else {},
         "haproxy": program.seen(identity.paths) if identity.role == "l7" else None,
         "node": identity.name,
         "role": identity.role,
@@ -57,6 +59,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines += [f"{v['kind']} {v['name']}: {v['state']}  # {v['reason']}" for v in found["verdicts"]]
     lines += bgp.lines(found)
     lines += [f"table {service}: {_table(table)}" for service, table in found.get("tables", {}).items()]
+    if counted := found.get("second_chance"):
+        lines.append(f"second chance: packets {', '.join(f'{count} {why}' for why, count in counted.items() if count)}")
     lines += _haproxy(found)
     lines += [f"left alone: {row}" for row in last.get("foreign", [])]
     lines += [f"problem: {problem}" for problem in found["problems"]]

@@ -29,7 +29,7 @@ def watched(common: Common) -> Watch:
     cluster = load(file)
     if common.node not in cluster.nodes:
         raise ConfigError([Problem(0, 0, f"no node {common.node!r}", "use --node", str(file))])
-    found = watch(cluster, common.node)
+    found = watch(cluster, common.node, common.paths)
     found.look()
     return replace(found, announced=lambda: len(announced(common.paths)))
 
@@ -43,14 +43,14 @@ def until_calm(watch: Watch, timeout_s: int | None) -> dict[str, object]:
     with _shown() as show:
         while True:
             vips, left, now = watch.announced(), watch.look(), time.monotonic()
-            ended = calm.take(vips + left, now)
-            text = f"{counted(left, watch.unit)} {watch.what}" if left else "none"
+            ended = calm.take(vips + left.number, now)
+            text = f"{counted(left.number, left.unit)} {left.what}" if left.number else "none"
             text = f"{counted(vips, 'VIP')} still announced" if vips else text
             if ended or (timeout_s is not None and now - began >= timeout_s):
-                text += "" if ended or left or vips else ", but not for long enough"
+                text += "" if ended or left.number or vips else ", but not for long enough"
                 waited = round(now - began)
-                return {"ended": ended, "left": left, "unit": watch.unit, "flows": text, "seconds": waited}
-            show(text if vips or left else "none; waiting whether it stays so")
+                return {"ended": ended, "left": left.number, "unit": left.unit, "flows": text, "seconds": waited}
+            show(text if vips or left.number else "none; waiting whether it stays so")
             time.sleep(LOOK_S)
 
 

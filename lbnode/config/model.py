@@ -4,6 +4,7 @@ Every model is frozen and refuses unknown keys. What a field means to an operato
 page and the JSON Schema are made from it. Checks that need more than one field stand in `lbnode.config.crosscheck`.
 """
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -60,6 +61,7 @@ __all__ = [
     "Probe",
     "Role",
     "Scheduler",
+    "SecondChance",
     "Seconds",
     "Service",
     "ServiceProbe",
@@ -125,6 +127,18 @@ class Ipvs(Model):
         3600,
         description="Seconds that a real server which has left this file keeps its place, without new flows, while it "
         "still has old ones.",
+    )
+
+
+class SecondChance(Model):
+    """What becomes of a TCP flow that comes to a real server which does not know it, as when the real servers have
+    changed and ECMP then moves it: the real server sends it on to the one that has it. For services with scheduler mh
+    and tunnel ipip."""
+
+    enabled: Flag = Field(True, description="Whether real servers send such flows on; they need Linux 5.10.")
+    keep_s: Idle = Field(
+        86400,
+        description="Seconds for which a Maglev table of before is remembered: as long as a connection may last.",
     )
 
 
@@ -324,7 +338,9 @@ class Tunnel(Model):
 
     mtu: Annotated[int, Between(1280, 9216)] = Field(1500, description="MTU between L4 nodes and real servers, bytes.")
     only_from_l4: Flag = Field(
-        True, description="Whether real servers drop tunnelled packets that come from elsewhere than the L4 nodes."
+        True,
+        description="Whether real servers drop tunnelled packets that come from elsewhere than the L4 nodes, or other "
+        "real servers that give a flow its second chance.",
     )
     clamp_mss: Flag = Field(True, description="Whether real servers tell clients an MSS that leaves room for a tunnel.")
 
@@ -348,6 +364,9 @@ class Cluster(Model):
     probe: Probe = Field(Probe(), description="How L4 nodes probe real servers.")
     ipvs: Ipvs = Field(Ipvs(), description="How long IPVS remembers an idle flow.")
     tunnel: Tunnel = Field(Tunnel(), description="The way from L4 nodes to real servers.")
+    second_chance: SecondChance = Field(
+        SecondChance(), description="What becomes of a flow that comes to a real server which does not know it."
+    )
     metrics: Metrics = Field(Metrics(), description="What agents tell monitoring.")
     haproxy: Haproxy = Field(Haproxy(), description="HAProxy on the L7 nodes.")
     health: HealthUri = Field(HealthUri(), description="The health URI of L7 nodes.")
@@ -369,6 +388,11 @@ class Cluster(Model):
             if service.announce == "backend" and node_name in self.members(service.pool)
         }
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each node stands in the file."""
+        return {name: place for place, name in enumerate(self.nodes)}
+
     def with_role(self, role: Role) -> dict[str, Node]:
         """The nodes of one role, by name, in canonical order: by serial, or as they stand in the file."""
         found = ((name, node) for name, node in self.nodes.items() if node.role == role)
@@ -379,11 +403,14 @@ class Cluster(Model):
         found = self.pools[pool]
         if found.dns.name is not None:
             return {}
-        return {
-            name: node
-            for name, node in self.with_role("backend").items()
-            if (found.nodes is None or name in found.nodes) and set(found.tags) <= set(node.tags)
-        }
+        if found.nodes is None:
+            everyone = self.with_role("backend")
+        else:
+            named = {name: self.nodes[name] for name in found.nodes if name in self.nodes}
+            backends = [(name, node) for name, node in named.items() if node.role == "backend"]
+            everyone = dict(sorted(backends, key=lambda item: (item[1].serial or 0, self.places[item[0]])))
+        wanted = set(found.tags)
+        return {name: node for name, node in everyone.items() if wanted <= set(node.tags)} if wanted else everyone
 
     def pools_of(self, service: Service) -> tuple[str, ...]:
         """The pools that HAProxy sends a service's requests to, each once; its own first."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lbnode.bgp.driver import ExabgpDriver, peers
 from lbnode.config.model import Cluster, Node
-from lbnode.doctor import devices, host, modules, packets, programs, rights, rules, settings
+from lbnode.doctor import devices, host, modules, packets, programs, rights, rules, second_chance, settings
 from lbnode.doctor.finding import Finding
 from lbnode.drivers import Driver
 from lbnode.errors import LbnodeError, Missing, NotPermitted
@@ -223,6 +223,10 @@ def _bgp(patient: Patient) -> list[Finding]:
     return [version, *programs.sessions(wanted, peers(patient.identity.paths))]
 
 
+def _second_chance(patient: Patient) -> Iterable[Finding]:
+    return second_chance.check(patient.identity, patient.cluster, patient.apply)
+
+
 def _rights(patient: Patient) -> list[Finding]:
     paths = patient.identity.paths
     folders = [rights.writable(str(path), host.write_problem(path)) for path in (paths.etc, paths.run)]
@@ -241,5 +245,6 @@ CHECKS: dict[str, Check] = {
     "gue": _ports,
     "mtu and mss": _packets,
     "programs": _running,
+    "second chance": _second_chance,
     "bgp": _bgp,
 }

@@ -1,6 +1,7 @@
-"""HAProxy as rows of state: whether it runs with the generated configuration, and whether the enabler is up.
+"""HAProxy as rows of state: whether it runs with the generated configuration, what it holds, whether the enabler is up.
 
-The configuration file is the truth (`lbnode.files` writes it after `haproxy -c` accepted it). The enabler's agent state
+The configuration file is the truth (`lbnode.files` writes it after `haproxy -c` accepted it). What of it the running
+process can be told is told; the rest takes a reload (docs/adr/0014). The enabler's agent state
 is pushed as well, because that takes less than a millisecond instead of the next agent check; lbnode's own responder
 answers the same, so both agree.
 """

@@ -12,6 +12,7 @@ from lbnode.errors import LbnodeError
 from lbnode.haproxy import configuration, tables, views
 from lbnode.haproxy.quoting import argument, duration, escaped, host
 from lbnode.paths import Paths
+from lbnode.roles import mss
 from lbnode.roles.prober import Prober
 from lbnode.templates import Templates
 
@@ -38,7 +39,7 @@ def config(templates: Templates, cluster: Cluster, node_name: str, paths: Paths,
         state_file=escaped(str(paths.haproxy_state_file)),
         health={
             "binds": [f"{address}:{cluster.health.port}" for address in _own_addresses(node_name, node)],
-            "vip_binds": views.binds(cluster, _asked_vips(cluster, node), [cluster.health.port]),
+            "vip_binds": views.binds(mss.by_vip(cluster, "l7"), _asked_vips(cluster, node), [cluster.health.port]),
             "path": escaped(cluster.health.path),
         },
         agent={"port": cluster.agent_check.port, "interval": duration(cluster.agent_check.interval_s)},

@@ -10,7 +10,7 @@ from lbnode.errors import LbnodeError
 from lbnode.haproxy import tables
 from lbnode.haproxy.quoting import argument, duration, escaped, host
 from lbnode.paths import Paths
-from lbnode.roles.mss import mss_of_vip
+from lbnode.roles import mss
 
 CONTENT_TYPES = {"html": "text/html", "json": "application/json", "txt": "text/plain"}
 HASHES = {"source": "source", "uri": "uri"}
@@ -102,13 +102,14 @@ class ServiceView:
 def services(cluster: Cluster, paths: Paths) -> list[ServiceView]:
     """Those that go through L7, in the order of the file."""
     ids = server_ids(cluster.with_role("backend"))
+    told = mss.by_vip(cluster, "l7")
     served = ((name, service) for name, service in cluster.services.items() if service.through == "l7")
-    return [_service(cluster, name, service, ids, paths) for name, service in served]
+    return [_service(cluster, name, service, ids, told, paths) for name, service in served]
 
 
-def binds(cluster: Cluster, vips: Iterable[IPAddress], ports: Sequence[int]) -> tuple[Bind, ...]:
-    """Every VIP with every port, without TLS."""
-    return tuple(Bind(f"{host(vip)}:{port}", mss_of_vip(cluster, vip, "l7")) for vip in vips for port in ports)
+def binds(told: Mapping[IPAddress, int | None], vips: Iterable[IPAddress], ports: Sequence[int]) -> tuple[Bind, ...]:
+    """Every VIP with every port, without TLS. `told`: the MSS of each VIP."""
+    return tuple(Bind(f"{host(vip)}:{port}", told.get(vip)) for vip in vips for port in ports)
 
 
 def server_ids(names: Iterable[str]) -> dict[str, int]:
@@ -137,7 +138,14 @@ def weights(nodes: Mapping[str, Node]) -> dict[str, int]:
     return {name: max(1, round(node.weight * _MAX_WEIGHT / largest)) for name, node in nodes.items()}
 
 
-def _service(cluster: Cluster, name: str, service: Service, ids: Mapping[str, int], paths: Paths) -> ServiceView:
+def _service(
+    cluster: Cluster,
+    name: str,
+    service: Service,
+    ids: Mapping[str, int],
+    told: Mapping[IPAddress, int | None],
+    paths: Paths,
+) -> ServiceView:
     def listed(what: str, there: object) -> str:
         return argument(str(tables.path(paths, name, what))) if there else ""
 
@@ -148,8 +156,8 @@ def _service(cluster: Cluster, name: str, service: Service, ids: Mapping[str, in
         name=name,
         service=service,
         binds=(
-            *binds(cluster, service.vips, plain),
-            *_tls_binds(cluster, service, [port for port in service.ports if port in secured], name, paths),
+            *binds(told, service.vips, plain),
+            *_tls_binds(told, service, [port for port in service.ports if port in secured], name, paths),
         ),
         pools=tuple(_pool(cluster, name, service, pool, ids) for pool in cluster.pools_of(service)),
         routes=listed("routes.map", service.routes),
@@ -162,14 +170,16 @@ def _service(cluster: Cluster, name: str, service: Service, ids: Mapping[str, in
     )
 
 
-def _tls_binds(cluster: Cluster, service: Service, ports: Sequence[int], name: str, paths: Paths) -> tuple[Bind, ...]:
+def _tls_binds(
+    told: Mapping[IPAddress, int | None], service: Service, ports: Sequence[int], name: str, paths: Paths
+) -> tuple[Bind, ...]:
     tls = service.tls
     words = f"ssl crt-list {escaped(str(tables.path(paths, name, 'certificates.list')))} ssl-min-ver {tls.min_version}"
     if service.mode == "http":
         words += f" alpn {'h2,' if tls.http2 else ''}http/1.1"
     if tls.client_ca:
         words += f" ca-file {escaped(tls.client_ca)} verify {tls.client_certificate}"
-    return tuple(Bind(bind.endpoint, bind.mss, words) for bind in binds(cluster, service.vips, ports))
+    return tuple(Bind(bind.endpoint, bind.mss, words) for bind in binds(told, service.vips, ports))
 
 
 def _page(path: str) -> Page:

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +86,8 @@ def _mount(private: bool) -> None:
     """The node's own view of the file system. A private /run is mounted twice: the first keeps what /etc is given."""
     libc.mount("none", "/", None, libc.MS_REC | libc.MS_PRIVATE)
     libc.mount("sysfs", "/sys", "sysfs")
+    with suppress(OSError):  # a kernel without it
+        libc.mount("bpf", "/sys/fs/bpf", "bpf", 0, "mode=700")
     if not private:
         return
     flags = libc.MS_NOSUID | libc.MS_NODEV

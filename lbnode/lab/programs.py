@@ -27,6 +27,8 @@ PRELOADED = (
     "jinja2",
     "lbnode.agent.loop",
     "lbnode.bgp.driver",
+    "lbnode.chance.driver",
+    "lbnode.chance.kernel",
     "lbnode.cli.agent",
     "lbnode.cli.apply",
     "lbnode.cli.check",

@@ -3,7 +3,8 @@
 An L7 or backend node counts the TCP connections at the places where clients, or HAProxy, reach it. They are read from
 /proc, which every kernel has and every user may read; sock_diag, which `ss` asks, is quicker for 100,000 of them but
 needs modules. An L4 node has no connections, and its IPVS entries outlive the flows; so it looks whether packets still
-come to its virtual services. Of UDP and SCTP flows nothing is known on an L7 or backend node.
+come to its virtual services. An L7 or backend node may also be what other nodes' flows come by, which it sends on; they
+count as well. Of UDP and SCTP flows nothing is known on an L7 or backend node.
 """
 
 import sys
@@ -13,8 +14,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 from lbnode.config.model import Cluster, IPAddress
+from lbnode.paths import Paths
 from lbnode.resources import ServiceKey
 
 Place = tuple[IPAddress, int]
@@ -27,25 +30,40 @@ QUIET_S = 3.0
 """Without a packet for so long, a node that has withdrawn its VIPs has seen the last of them."""
 
 
-@dataclass(frozen=True)
-class Watch:
-    """`look` says what is left, in `unit`s, which are told as `{count} {what}`; when it has been none for `calm_s`
-    seconds, nothing is. `announced`: how many VIPs the node announces, which comes first."""
+class Left(NamedTuple):
+    """What there still is, in words: `3 connections left`, where `connection` is the unit."""
 
-    look: Callable[[], int]
+    number: int
     unit: str
     what: str
+
+
+@dataclass(frozen=True)
+class Watch:
+    """`look` says what is left; when it has been none for `calm_s` seconds, nothing is. `announced`: how many VIPs the
+    node announces, which comes first."""
+
+    look: Callable[[], Left]
     calm_s: float
     announced: Callable[[], int] = lambda: 0
 
 
-def watch(cluster: Cluster, name: str) -> Watch:
+def watch(cluster: Cluster, name: str, paths: Paths) -> Watch:
     """What to look at on that node. Raises LbnodeError, when it is used, where the kernel cannot be asked."""
     settled = 2 * (cluster.probe.interval_s + cluster.probe.timeout_s)  # until every L4 node has read the agent-check
     if cluster.nodes[name].role == "l4":
-        return Watch(Packets(services(cluster)).fresh, "packet", f"in {WINDOW_S:g} seconds", max(settled, WINDOW_S))
-    wanted = places(cluster, name)
-    return Watch(lambda: connections(wanted), "connection", "left", settled)
+        wanted = services(cluster)
+        packets = Packets(lambda: taken(wanted))
+        return Watch(lambda: Left(packets.fresh(), "packet", f"in {WINDOW_S:g} seconds"), max(settled, WINDOW_S))
+    ends, on = places(cluster, name), Packets(lambda: sent_on(paths))
+
+    def look() -> Left:
+        relayed = on.fresh()
+        if found := connections(ends):
+            return Left(found, "connection", "left")
+        return Left(relayed, "packet", f"of others' flows sent on in {WINDOW_S:g} seconds")
+
+    return Watch(look, settled)
 
 
 def places(cluster: Cluster, name: str) -> set[Place]:
@@ -103,20 +121,28 @@ def services(cluster: Cluster) -> set[ServiceKey]:
     return found
 
 
-class Packets:
-    """Tells how many packets came in the last WINDOW_S, as far as that is known."""
+def sent_on(paths: Paths) -> int:
+    """The packets that the classifier has sent on, so far: those flows need this node although it has no sockets for
+    them. 0 where it cannot be read."""
+    from lbnode.chance import program
 
-    def __init__(self, wanted: Collection[ServiceKey]) -> None:
-        self._wanted = wanted
+    counted = program.seen(paths.bpf)
+    return counted.get("forwarded", 0) + counted.get("forwarded-again", 0)
+
+
+class Packets:
+    """Tells how many packets came in the last WINDOW_S, as far as that is known; `total` says how many ever came."""
+
+    def __init__(self, total: Callable[[], int]) -> None:
+        self._total = total
         self._looks: deque[tuple[float, int]] = deque()
 
     def fresh(self) -> int:
-        now = time.monotonic()
-        total = taken(self._wanted)
+        now, total = time.monotonic(), self._total()
         self._looks.append((now, total))
         while now - self._looks[0][0] > WINDOW_S:
             self._looks.popleft()
-        # A service that was made anew has begun to count anew.
+        # Who was made anew has begun to count anew.
         return max(0, total - min(self._looks[0][1], total))
 
 

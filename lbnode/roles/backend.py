@@ -7,7 +7,7 @@ An announced VIP stands on the node whether its check is good or not: what is ch
 from lbnode.config.model import IPAddress
 from lbnode.maintenance.state import Mode
 from lbnode.resources import MssClamp
-from lbnode.roles import announcing, direct_return, leaving, senders
+from lbnode.roles import announcing, direct_return, leaving, second_chance, senders
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.mss import mss_of_vip
 from lbnode.roles.own_check import OwnCheck, own_checks
@@ -27,12 +27,13 @@ def desired(inputs: Inputs) -> Desired:
     words = f"{inputs.admin}; answers {len(direct)} services directly"
     words += f", announces {len(announced)}" if announced else ""
     clamps = _clamps(inputs, {vip for service in direct for vip in service.vips})
-    guards = senders.rows(cluster, inputs.node, direct) if inputs.filters else ()
+    relays = second_chance.relays(inputs, direct)
+    guards = senders.rows(cluster, inputs.node, direct, relays) if inputs.filters else ()
     words += senders.unguarded(cluster, inputs.node, direct) if not inputs.filters else ""
     rows = (*direct_return.rows(inputs.node, direct), *clamps, *guards)
     reasons = {row.key: "a tunnel's overhead" for row in clamps}
     own = Desired(rows, reasons, (Verdict("node", inputs.name, ready, state, words),))
-    return Desired.merge([own, groundwork(inputs), *_announced(inputs)])
+    return Desired.merge([own, second_chance.desired(inputs, direct), groundwork(inputs), *_announced(inputs)])
 
 
 def groundwork(inputs: Inputs) -> Desired:

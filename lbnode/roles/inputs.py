@@ -3,12 +3,23 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from lbnode.chance.generations import Past
 from lbnode.config.model import Cluster, Node
 from lbnode.health.state import Health, Probe
 from lbnode.maintenance.state import READY, AdminState
 from lbnode.paths import Paths
 from lbnode.resources import Key, Row
 from lbnode.templates import Templates
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What this node has for it: the digest of the classifier, the Ethernet devices with its own addresses, and why the
+    kernel does not take the classifier, if it does not."""
+
+    program: str = ""
+    devices: tuple[str, ...] = ()
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,8 +37,8 @@ class Inputs:
     addresses with a local route, whose flows are being ended; `announced`: the VIPs that are announced; `leaving_s`:
     for how many seconds the node has been leaving, up to the end of the step (`maintenance.departure.age_s`);
     `damped`: the VIPs that have come and gone too often, and until when (seconds since 1970); `filters`: whether the
-    kernel has nf_tables (L4 nodes do not ask);
-    `passwords`: of BGP sessions, by the peer's name, never to be shown."""
+    kernel has nf_tables (L4 nodes do not ask); `past` and `chance`: what a second chance needs to know (only real
+    servers ask); `passwords`: of BGP sessions, by the peer's name, never to be shown."""
 
     cluster: Cluster
     name: str
@@ -42,6 +53,8 @@ class Inputs:
     proxy: ProxyFacts = field(default_factory=ProxyFacts)
     leaving_s: float | None = None
     damped: Mapping[str, float] = field(default_factory=dict)
+    past: Past = field(default_factory=Past)
+    chance: Chance = field(default_factory=Chance)
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property

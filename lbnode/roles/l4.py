@@ -30,7 +30,7 @@ from lbnode.resources import (
     Sysctl,
     VirtualService,
 )
-from lbnode.roles import announcing, leaving, too_big
+from lbnode.roles import announcing, leaving, too_big, virtual_services
 from lbnode.roles.direct_return import VIP_LINK
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.places import Place, places
@@ -62,8 +62,6 @@ SYSCTLS = {
 
 Found = dict[tuple[str, int], tuple[Servers, Serving]]
 """By service and family (4 or 6): what is known of its real servers, and what each of them gets."""
-
-FLAGS = {"mh": ("mh-fallback", "mh-port"), "sh": ("sh-fallback", "sh-port")}
 
 # What this node itself sends, without a mark, asks the table of local routes first. IPVS's look-ups are of that kind,
 # probes are marked. Without `iif lo` the node would answer ARP for the failed servers.
@@ -132,7 +130,7 @@ def _service(inputs: Inputs, name: str, found: Found) -> Desired:
     rows: list[Row] = []
     reasons: dict[Key, str] = {}
     known: dict[int, list[Place]] = {}
-    for version, key in _tables(service):
+    for version, key in virtual_services.keys(service):
         if version not in known:
             known[version] = places(*found[name, version], version)
         like = _destination(inputs, service, key)
@@ -144,23 +142,9 @@ def _service(inputs: Inputs, name: str, found: Found) -> Desired:
     return Desired(tuple(rows), reasons)
 
 
-def _tables(service: Service) -> Iterator[tuple[Literal[4, 6], ServiceKey]]:
-    """Its virtual services, each with its family."""
-    for version in FAMILIES:
-        vips = [vip for vip in service.vips if vip.version == version]
-        if service.ipvs.mark is not None and vips:
-            yield version, ServiceKey.of_mark(service.ipvs.mark, version)
-        elif service.ipvs.mark is None:
-            yield from ((version, key) for vip in vips for key in _keys(service, vip))
-
-
-def _keys(service: Service, vip: IPAddress) -> list[ServiceKey]:
-    return [ServiceKey(str(vip), service.protocol, port) for port in service.ports]
-
-
 def _virtual_service(service: Service, key: ServiceKey, version: Literal[4, 6]) -> VirtualService:
     ipvs = service.ipvs
-    flags: list[str] = list(FLAGS.get(ipvs.scheduler, ()) if ipvs.flags is None else ipvs.flags)
+    flags = list(virtual_services.flags(service))
     flags += ["one-packet"] if ipvs.one_packet else []
     flags += ["persistent"] if ipvs.persistence_s else []
     bits, whole = (ipvs.persistence_ipv4_prefix, 32) if version == 4 else (ipvs.persistence_ipv6_prefix, 128)
@@ -180,7 +164,7 @@ def _destination(inputs: Inputs, service: Service, key: ServiceKey) -> Destinati
 def _packet_rules(service: Service, vip: IPAddress) -> Iterator[Row]:
     """Rules of our packet filter about a service's packets to one VIP."""
     access = service.access
-    for key in _keys(service, vip):
+    for key in virtual_services.endpoints(service, vip):
         if service.ipvs.mark is not None:
             yield PacketMark(key, service.ipvs.mark)
         if access.allow is not None:

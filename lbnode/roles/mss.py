@@ -46,5 +46,15 @@ def mss_of_vip(cluster: Cluster, vip: IPAddress, through: Literal["l7", "backend
     )
 
 
+def by_vip(cluster: Cluster, through: Literal["l7", "backend"]) -> dict[IPAddress, int | None]:
+    """As `mss_of_vip`, for every VIP of such services at once."""
+    found: dict[IPAddress, list[int | None]] = {}
+    for service in cluster.balanced.values():
+        if service.through == through:
+            for vip in service.vips:
+                found.setdefault(vip, []).append(mss(cluster, service, vip.version))
+    return {vip: _least(values) for vip, values in found.items()}
+
+
 def _least(values: Iterable[int | None]) -> int | None:
     return min((value for value in values if value is not None), default=None)

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,12 @@ import cluster
 import pytest
 
 from lbnode import reconcile
+from lbnode.chance.driver import ChanceDriver
 from lbnode.cli import run
 from lbnode.files import FileDriver
 from lbnode.haproxy import program
 from lbnode.haproxy.runtime import NotReady, Runtime
+from lbnode.lab import libc
 from lbnode.lab.wait import wait_until
 from lbnode.maintenance.state import READY
 from lbnode.net.links import LinkDriver
@@ -37,13 +40,17 @@ def put(name: str, value: int) -> None:
     Path("/proc/sys/net", name).write_text(str(value))
 
 
+SECOND_CHANCE = "second_chance: {enabled: false}\n"
+"""It has a test of its own."""
+
+
 class Host:
     """A node whose kernel settings, devices, VIPs and files are right, with an uplink and default routes."""
 
     def __init__(self, name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.paths, self.capsys = Paths(folder, folder / "run"), capsys
         self.options = ["--node", name, "--etc-dir", str(folder), "--run-dir", str(self.paths.run)]
-        self.paths.cluster_file.write_text(cluster.TEXT)
+        self.paths.cluster_file.write_text(cluster.TEXT + SECOND_CHANCE)
         ip("link add up0 type veth peer name far")
         for device in ("up0", "far"):
             ip(f"link set {device} up")
@@ -128,6 +135,34 @@ def test_an_l7_node_broken_one_thing_at_a_time(tmp_path: Path, capsys: pytest.Ca
     found = host.bad(1)
     assert list(found) == ["haproxy runs"]
     assert "systemctl start lbnode-haproxy" in found["haproxy runs"][2]
+
+
+def test_a_second_chance_that_is_not_possible_and_one_that_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "SECOND_CHANCE", "")
+    host = Host("l7-1", tmp_path, capsys)
+    with haproxy(host.paths):
+        found = host.bad(0)["second chance"]
+        assert found[0] == "warn"
+        assert found[1].startswith(
+            "there is no BPF file system at /sys/fs/bpf: mount -t bpf bpf /sys/fs/bpf; flows that"
+        )
+        libc.mount("bpf", "/sys/fs/bpf", "bpf")
+        try:
+            assert host.bad(0)["second chance"][1].startswith("not in force; flows that ECMP moves")
+            whole = desired_state(host.identity, load_cluster(host.identity), READY, {})
+            driver = ChanceDriver(host.paths.bpf)
+            rows = Desired(tuple(row for row in whole.rows if isinstance(row, driver.kinds)))
+            assert reconcile.run(rows, [driver]).errors == []
+            # This kernel has IPv6 as a module; one that has it built in has nothing to say.
+            left = host.bad(0)
+            is_module = Path("/sys/module/ipv6/initstate").exists()
+            assert list(left) == (["second chance ipv6"] if is_module else [])
+            assert all("cannot check IPv6 SYN cookies" in seen for _, seen, _ in left.values())
+            assert reconcile.run(Desired(), [driver]).errors == []
+        finally:
+            subprocess.run(["umount", "/sys/fs/bpf"], check=True)
 
 
 def test_an_l4_node_broken_one_thing_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import cluster
 import pytest
 
 from lbnode import explain, impact, maglev
+from lbnode.chance.generations import Past, merged, now
 from lbnode.explain import Question
 from lbnode.ipvs.live import Entry
 from lbnode.resources import ServiceKey
@@ -143,3 +144,30 @@ def test_a_service_by_firewall_mark():
 
 def test_nobody_takes_it():
     assert explain.table_key(ASKED.wanted, WEB._replace(port=81)) is None
+
+
+def remembered(*addresses, at, past=None):
+    servers = [maglev.Server(address, 80, 100, 100) for address in addresses]
+    return merged(past or Past(), [now({str(WEB): maglev.build(servers, 4)}, (), at)], at, 86400)
+
+
+def test_where_it_gets_a_second_chance():
+    """It began when l7-2 was alone."""
+    past = remembered("192.0.2.193", "192.0.2.194", at=1795298400.0, past=remembered("192.0.2.194", at=1795290000.0))
+    found = explain.explanation(ASKED, None, past)
+    assert [(chance["server"]["name"], chance["in_use"]) for chance in found["second_chance"]] == [
+        ("l7-1", True),
+        ("l7-2", False),
+    ]
+    assert explain.lines(found)[3:] == [
+        "second chance: a real server that it comes to and that has no socket for it sends it on, to",
+        "  l7-1 (192.0.2.193), by table 72c79c86d424, in use",
+        f"  l7-2 (192.0.2.194), by table {found['second_chance'][1]['table']}, until 2026-11-21T22:00:00Z",
+    ]
+
+
+@pytest.mark.parametrize("setting", ["second_chance: {enabled: false}\npools:", "pools:"])
+def test_without_one_nothing_is_said(setting):
+    asked = question(cluster.small("pools:", setting))
+    past = remembered("192.0.2.193", at=1.0) if "false" in setting else Past()
+    assert explain.explanation(asked, None, past)["second_chance"] == []

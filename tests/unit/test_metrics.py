@@ -85,7 +85,8 @@ def test_every_metric_is_documented_once_and_has_a_proper_name(found):
     names = [known.name for known in KNOWN]
     assert len(names) == len(set(names))
     assert {name for name, *_ in found if name.startswith("lbnode_")} <= set(names)
-    assert set(names) - {name for name, *_ in found} == {"lbnode_in_service"}  # which an L4 node has not
+    others = {"lbnode_in_service", "lbnode_second_chance", "lbnode_second_chance_packets_total"}
+    assert set(names) - {name for name, *_ in found} == others  # which an L4 node has not
     assert all(known.about.endswith(".") for known in KNOWN)
 
 
@@ -192,3 +193,13 @@ def test_the_command_line_begins_without_any_of_it():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not {"prometheus_client", "aiohttp", "pyroute2", "rich", "lbnode.agent.metrics"} & loaded
+
+
+@pytest.mark.parametrize(("good", "state", "value"), [(True, "on", 1), (True, "off", 0), (False, "not possible", 0)])
+def test_a_second_chance_is_counted_by_reason(good, state, value):
+    verdict = {"kind": "second chance", "name": "l7-1", "good": good, "state": state, "reason": ""}
+    counted = {"socket": 17, "forwarded": 4, "forwarded-again": 0}
+    found = told(Snapshot(status(role="l7", verdicts=[verdict], second_chance=counted)))
+    assert found["lbnode_second_chance",] == value
+    assert found["lbnode_second_chance_packets_total", "reason=forwarded"] == 4
+    assert found["lbnode_second_chance_packets_total", "reason=forwarded-again"] == 0

@@ -489,17 +489,26 @@ def test_maintenance_changes_no_row_of_the_data_path_on_an_l7():
     assert {type(row) for row in ready ^ drained} == {ServerState}
 
 
+def test_real_servers_take_tunnelled_packets_from_those_that_send_flows_on():
+    found = desired("l7", replace(inputs("l7-1"), filters=True))
+    assert [row.sources for row in found.rows if isinstance(row, TunnelGuard)] == [
+        ("192.0.2.137", "192.0.2.138", "192.0.2.194"),
+        ("2001:db8:c000:280::137", "2001:db8:c000:280::138", "2001:db8:c000:280::194"),
+    ]
+
+
 def test_real_servers_take_tunnelled_packets_from_l4_nodes_alone():
     guards = (
         TunnelGuard(4, 4, 0, ("192.0.2.137", "192.0.2.138")),
         TunnelGuard(6, 41, 0, ("2001:db8:c000:280::137", "2001:db8:c000:280::138")),
     )
-    with_filters = replace(inputs("l7-1"), filters=True)
+    alone = small("pools:", "second_chance: {enabled: false}\npools:")
+    with_filters = replace(inputs("l7-1"), filters=True, cluster=alone)
     found = desired("l7", with_filters)
     assert tuple(row for row in found.rows if isinstance(row, TunnelGuard)) == guards
     assert "from anybody" not in found.verdicts[0].reason
     found = desired("l7", inputs("l7-1"))
     assert not [row for row in found.rows if isinstance(row, TunnelGuard)]
     assert found.verdicts[0].reason.endswith("; takes tunnelled packets from anybody (no nf_tables)")
-    backend = desired("backend", replace(inputs("s1"), filters=True))
+    backend = desired("backend", replace(inputs("s1"), filters=True, cluster=alone))
     assert tuple(row for row in backend.rows if isinstance(row, TunnelGuard)) == guards[1:]

@@ -57,8 +57,9 @@ class Play:
     def wait_for_l4_gone(self) -> None:
         self.wait(lambda: not self.stage.routed(self.l4), f"no route by {self.l4}")
 
-    def wait_for_l7_gone(self) -> None:
-        self.wait(lambda: self.stage.weights_of(self.l7) <= {0}, f"no new flows for {self.l7}")
+    def wait_for_l7_gone(self, name: str = "") -> None:
+        gone = name or self.l7
+        self.wait(lambda: self.stage.weights_of(gone) <= {0}, f"no new flows for {gone}")
 
     def kill(self, name: str, programs: Sequence[str]) -> None:
         for program in programs:
@@ -172,29 +173,72 @@ def _control_restarted(play: Play) -> None:
     play.wait(steady, f"a steady table on {victim}")
 
 
+def _nothing(_: Play) -> None:
+    pass
+
+
+def _l7_add_and_drain(play: Play) -> None:
+    """Two changes in a row: what the first moves, the second moves again."""
+    _l7_add(play)
+    _l7_drain(play)
+
+
+def _l7_ready_and_remove(play: Play) -> None:
+    play.stack.l7_ready(play.l7)
+    _l7_as_before(play)
+
+
+def _l7_add_unheard(play: Play) -> None:
+    """An L4 node whose control plane is dead goes on with the table that it has."""
+    late, control = play.stage.l4[1], play.stack.l4_programs()[0]
+    every = (*play.used, play.spare)
+    play.kill(late, [control])
+    play.stack.set_l7(every)
+    others = [name for name in play.stage.l4 if name != late]
+    play.wait(lambda: play.stage.all_in_use(every, others), f"{', '.join(every)} in use on {', '.join(others)}")
+
+
+def _l7_late_as_before(play: Play) -> None:
+    play.revive(play.stage.l4[1], play.stack.l4_programs()[:1])
+    _l7_as_before(play)
+
+
+def _l7_roll(play: Play) -> None:
+    """Each L7 node in turn is drained, its control plane started anew, and taken into service again."""
+    for name in play.used:
+        play.stack.l7_drain(name)
+        play.wait_for_l7_gone(name)
+        play.stage.kill(name, play.stack.l7_programs()[1])
+        play.stack.l7_ready(name)
+        play.normal()
+
+
 @dataclass(frozen=True)
 class Event:
-    """One thing that happens. `depends`: phases in which flows may break however well tier 2 does its part, because a
-    flow that lives on one L7 node by its entry alone meets an L4 node that has none. `alone`: it is undone only when
-    the flows have ended, as it would be an event of its own."""
+    """One thing that happens. `alone`: it is undone only when the flows have ended, as it would be an event of its own.
+    `prepare`: what is done before there are any."""
 
     name: str
     title: str
     do: Callable[[Play], None]
     undo: Callable[[Play], None]
-    depends: tuple[str, ...] = ()
     alone: bool = False
+    prepare: Callable[[Play], None] = _nothing
 
 
 EVENTS: tuple[Event, ...] = (
     Event("l4-drained", "L4 drained", _l4_out, _l4_back),
     Event("l4-killed", "L4 killed", _l4_kill, _l4_revive),
     Event("l4-cut", "L4 link cut", _l4_cut, _l4_mend),
-    Event("l7-drained", "L7 drained", _l7_drain, _l7_ready, (MOVES, RETURN)),
+    Event("l7-drained", "L7 drained", _l7_drain, _l7_ready),
     Event("l7-killed", "L7 killed", _l7_kill, _l7_revive),
     Event("two-at-once", "L7 killed and L4 drained", _two_at_once, _both_back),
     Event("control", "control plane restarted, an L7 dead", _control_restarted, _l7_revive),
-    Event("l7-added", "L7 added", _l7_add, _l7_as_before, (MOVES, RETURN), alone=True),
-    Event("l7-removed", "L7 removed", _l7_remove, _l7_as_before, (MOVES, RETURN), alone=True),
+    Event("l7-added", "L7 added", _l7_add, _l7_as_before, alone=True),
+    Event("l7-removed", "L7 removed", _l7_remove, _l7_as_before, alone=True),
+    Event("l7-returned", "L7 back after a drain", _l7_ready, _nothing, prepare=_l7_drain),
+    Event("two-changes", "L7 added, another drained", _l7_add_and_drain, _l7_ready_and_remove, alone=True),
+    Event("l4-late", "L7 added, an L4 does not hear of it", _l7_add_unheard, _l7_late_as_before, alone=True),
+    Event("l7-rolled", "every L7 restarted in turn", _l7_roll, _nothing),
 )
 """Those that change who is there come last: what they leave in some tables for a while is none of the others' doing."""

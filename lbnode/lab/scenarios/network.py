@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from lbnode.chance import program
 from lbnode.lab.build import Lab
 from lbnode.lab.namespaces import Node
+from lbnode.lab.programs import PATHS
 from lbnode.lab.scenarios import sight
 from lbnode.lab.scenarios.sight import Routes, Service
 
@@ -83,12 +85,12 @@ class Network:
         tables = [rows for services in self.all_weights().values() for rows in services.values()]
         return {weight for rows in tables for address, weight in rows.items() if address in own}
 
-    def all_in_use(self, l7: Sequence[str] | None = None) -> bool:
+    def all_in_use(self, l7: Sequence[str] | None = None, l4: Sequence[str] | None = None) -> bool:
         """Whether every L4 node has every real server of every service at a weight above 0, and no others.
 
-        `l7`: the L7 nodes meant, when not all.
+        `l7`, `l4`: the nodes meant, when not all.
         """
-        for services in self.all_weights().values():
+        for services in map(self.weights, self.l4 if l4 is None else l4):
             for vip in self.vips:
                 names = (self.l7 if l7 is None else l7) if vip in self.vips_of("l7") else self.backends
                 wanted = {self.address(name, 6 if ":" in vip else 4) for name in names}
@@ -100,6 +102,11 @@ class Network:
     def all_weights(self) -> dict[str, dict[Service, dict[str, int]]]:
         return {name: self.weights(name) for name in self.l4}
 
+    def sent_on(self) -> int:
+        """How many packets real servers have sent on, so far, to others that had the flow."""
+        counted = [self.node(name).call(_counters) for name in (*self.l7, *self.backends)]
+        return sum(reasons.get("forwarded", 0) + reasons.get("forwarded-again", 0) for reasons in counted)
+
     def all_routes(self) -> dict[str, dict[str, frozenset[str]]]:
         """Router -> VIP -> next hops."""
         return {name: table.gateways(4) | table.gateways(6) for name, table in self.routes.items()}
@@ -107,3 +114,7 @@ class Network:
     def close(self) -> None:
         for routes in self.routes.values():
             routes.close()
+
+
+def _counters() -> dict[str, int]:
+    return program.counters(PATHS.bpf)

@@ -5,7 +5,11 @@ import importlib
 from lbnode.lab.errors import LabError
 from lbnode.lab.stacks import Stack
 
-STACKS = {"lbnode": "lbnode.lab.stacks.own:Own", "keepalived": "lbnode.lab.stacks.keepalived:Keepalived"}
+STACKS = {
+    "lbnode": "lbnode.lab.stacks.own:Own",
+    "lbnode-without-second-chance": "lbnode.lab.stacks.own:own_without",
+    "keepalived": "lbnode.lab.stacks.keepalived:Keepalived",
+}
 
 
 def stack_of(name: str) -> Stack:

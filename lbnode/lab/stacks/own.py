@@ -16,16 +16,17 @@ from lbnode.lab.programs import AGENT, EXABGP, HAPROXY, PATHS
 from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.stage import Stage
 
+WITHOUT = "lbnode-without-second-chance"
 STARTED_S = 180.0
 STARTED_PER_NODE_S = 5.0
 
 
 class Own:
-    """A Stack; see `lbnode.lab.stacks`."""
+    """A Stack; see `lbnode.lab.stacks`. Without a second chance it shows what that is worth."""
 
-    name = "lbnode"
-
-    def __init__(self) -> None:
+    def __init__(self, second_chance: bool = True) -> None:
+        self.name = "lbnode" if second_chance else WITHOUT
+        self._second_chance = second_chance
         self._stage: Stage | None = None
 
     @property
@@ -49,6 +50,7 @@ class Own:
         for name in (*self.stage.backends, *self.stage.l7, *self.stage.l4):
             stands_by = name in self.stage.l7 and name not in names
             text = path.read_text(encoding="utf-8") if stands_by else shorter
+            text += "" if self._second_chance else "\nsecond_chance: {enabled: false}\n"
             node = self.stage.node(name)
             if node.read(CLUSTER_FILE) != text:
                 node.write(CLUSTER_FILE, text)
@@ -87,3 +89,7 @@ def without(cluster_file: Path, names: set[str]) -> str:
     cluster = yaml.safe_load(text)
     cluster["nodes"] = {name: node for name, node in cluster["nodes"].items() if name not in names}
     return yaml.safe_dump(cluster, sort_keys=False)
+
+
+def own_without() -> Own:
+    return Own(second_chance=False)
