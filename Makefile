@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN    := .venv/bin
 APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
-PROGRAMS := haproxy bird2 nginx-light ipvsadm iproute2 kmod procps user-mode-linux python3-venv nftables curl openssl gdnsd
+PROGRAMS := haproxy bird2 nginx-light ipvsadm iptables iproute2 kmod procps user-mode-linux python3-venv nftables curl openssl gdnsd
 # systemd itself checks our units.
 test check: PROGRAMS += systemd
 # Peers to compare with, and a second kernel to test on.

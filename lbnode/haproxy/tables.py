@@ -4,7 +4,7 @@ What stands in them can be changed in a running HAProxy (management manual, `add
 so that such a change needs no reload; the file follows, for the next start.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -96,7 +96,3 @@ def certificates(cluster: Cluster) -> tuple[str, ...]:
     """The files that services' certificates are in, each once."""
     found = (path for service in cluster.services.values() for path in service.tls.certificates)
     return tuple(dict.fromkeys(found))
-
-
-def by_path(found: tuple[Table, ...]) -> Mapping[str, Table]:
-    return {table.path: table for table in found}

@@ -13,7 +13,6 @@ from lbnode.paths import Paths
 from lbnode.roles import mss
 
 CONTENT_TYPES = {"html": "text/html", "json": "application/json", "txt": "text/plain"}
-HASHES = {"source": "source", "uri": "uri"}
 
 _ID_BITS = 20
 _MAX_WEIGHT = 256

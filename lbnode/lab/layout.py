@@ -123,11 +123,11 @@ def resolve(source: TopologyFile, scale: str, cluster: Cluster, folder: Path) ->
         )
         for name, node in nodes.items()
     }
-    announcing = announcers(cluster)
     for name, member in cluster.nodes.items():
         place = source.cluster.place(name)
         routes = _routes(name, place.routes, standing, source.vips)
-        machines[name] = Machine(name, standing[name], routes, member.role, name in announcing, bird=place.bird)
+        announces = bool(cluster.announced_by(name))
+        machines[name] = Machine(name, standing[name], routes, member.role, announces, bird=place.bird)
     return Topology(
         folder.name,
         source.title,
@@ -138,11 +138,6 @@ def resolve(source: TopologyFile, scale: str, cluster: Cluster, folder: Path) ->
         source.vips,
         MappingProxyType(machines),
     )
-
-
-def announcers(cluster: Cluster) -> set[str]:
-    """The nodes that announce VIPs."""
-    return set(cluster.with_role("l4"))
 
 
 def _known(names: Iterable[str], known: Iterable[str], doing: str) -> tuple[str, ...]:

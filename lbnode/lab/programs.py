@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from lbnode.lab import dns, web
-from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, DNS_FILES, WEB_CONF, Lab
+from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, DNS_FILES, RUN, WEB_CONF, Lab
 from lbnode.lab.namespaces import Node
 from lbnode.lab.supervisor import Program, Supervisor
 from lbnode.paths import Paths
@@ -53,7 +53,7 @@ def start_network(lab: Lab, supervisor: Supervisor) -> None:
             argv = ["bird", "-f", "-c", str(BIRD_CONF), "-s", str(BIRD_SOCKET)]
             supervisor.add(Program(lab.nodes[name], BIRD, argv))
         if machine.role == "backend":
-            supervisor.add(Program(lab.nodes[name], WEB, web.command(WEB_CONF)))
+            supervisor.add(Program(lab.nodes[name], WEB, lambda: web.become(WEB_CONF, RUN)))
     for name in dns.servers(lab.topology):
         supervisor.add(Program(lab.nodes[name], DNS, dns.command(DNS_FILES)))
 

@@ -63,7 +63,8 @@ def _with_announcer(topology: Topology, machine: Machine, name: str) -> list[Ses
     found = []
     for peer in sorted(cluster.bgp.peers.values(), key=lambda peer: peer.address.version):
         theirs = cluster.nodes[name].address(peer.address.version)
-        if str(peer.address) in own and theirs is not None:
+        spoken = peer.nodes is None or name in peer.nodes
+        if spoken and str(peer.address) in own and theirs is not None:
             port = next(port.lan for port in machine.ports if str(peer.address) in port.of(peer.address.version))
             found.append(
                 Session(name, peer.address.version, str(peer.address), str(theirs), cluster.bgp.local_asn, True, port)

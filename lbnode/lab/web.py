@@ -4,7 +4,9 @@
 N bytes of which every one is known, `/upload` answers with how many bytes it took in.
 """
 
+import os
 from pathlib import Path
+from typing import NoReturn
 
 from lbnode.templates import Templates
 
@@ -35,6 +37,10 @@ def config(templates: Templates, server: str, run: Path, files: Path) -> str:
     return templates.render(TEMPLATE, server=server, run=run, files=files)
 
 
-def command(config_file: Path) -> list[str]:
-    """How the server is started: in the foreground, with nothing of the host's own configuration."""
-    return ["nginx", "-c", str(config_file), "-e", "stderr"]
+def become(config_file: Path, run: Path) -> NoReturn:
+    """Becomes the server, in the foreground, with nothing of the host's own configuration. For a forked child.
+
+    A socket file of an earlier life that was killed would keep it from starting.
+    """
+    (run / "upload.sock").unlink(missing_ok=True)
+    os.execvp("nginx", ["nginx", "-c", str(config_file), "-e", "stderr"])  # noqa: S606 - there is no shell

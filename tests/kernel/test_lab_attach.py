@@ -14,6 +14,7 @@ from lbnode.lab.build import FABRIC
 from lbnode.lab.errors import LabError
 from lbnode.lab.links import Port
 from lbnode.lab.namespaces import Node
+from lbnode.lab.supervisor import Program, Supervisor
 from lbnode.lab.topology import Machine
 from lbnode.lab.topology import Port as Place
 from lbnode.lab.wait import wait_until
@@ -82,3 +83,21 @@ def test_a_cable_is_pulled_with_and_without_anybody_seeing_it(lab, apart, again,
     assert not answers(lab)
     getattr(outage, again)(lab, "m2")
     wait_until(lambda: answers(lab), 10, "an answer again")
+
+
+def test_a_suspended_machine_keeps_its_carrier_but_neither_answers_nor_runs(lab, tmp_path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        key = supervisor.add(Program(lab.nodes["m2"], "tail", ["tail", "-f", "/dev/null"]))
+        wait_until(lambda: supervisor.pid(key), 10, "a program")
+
+        def state() -> str:
+            return Path(f"/proc/{supervisor.pid(key)}/stat").read_text().rpartition(")")[2].split()[0]
+
+        wait_until(lambda: answers(lab), 10, "an answer")
+        outage.suspend(lab, supervisor, "m2")
+        wait_until(lambda: state() == "T", 10, "a stopped program")
+        assert has_carrier(lab)
+        assert not answers(lab)
+        outage.resume(lab, supervisor, "m2")
+        wait_until(lambda: state() == "S", 10, "a program that goes on")
+        wait_until(lambda: answers(lab), 10, "an answer again")

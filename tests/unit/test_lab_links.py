@@ -27,4 +27,4 @@ def test_a_device_route_names_the_interface():
 
 
 def test_the_bpf_program_is_three_instructions():
-    assert len(ecmp.PROGRAM) == 3 * 8
+    assert len(ecmp.REHASH.text) == 3 * 8

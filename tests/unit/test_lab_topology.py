@@ -85,7 +85,7 @@ def test_reflectors_stand_between_l4_nodes_and_routers():
 
 
 def test_bird_configurations_name_every_session(lab):
-    sources = build.templates(FOLDER)
+    sources = build.templates(FOLDER.parent, FOLDER)
     for name, machine in lab.machines.items():
         if machine.bird:
             text = routing.config(sources, machine.bird, lab, name, Path("/run/lab"))
@@ -167,7 +167,9 @@ def two_servers(tmp_path):
     path = tmp_path / "cluster.yaml"
     path.write_text(
         "bgp: {local_asn: 64500, peers: {r2: {address: 192.0.2.33, asn: 64497}}}\n"
-        "nodes: {s1: {role: l4, ipv4: 192.0.2.34}, s2: {role: backend, ipv4: 192.0.2.66}}\n"
+        "nodes: {s1: {role: backend, ipv4: 192.0.2.34}, s2: {role: backend, ipv4: 192.0.2.66}}\n"
+        "services: {www: {vips: [198.51.100.1], pool: web, through: backend, announce: backend}}\n"
+        "pools: {web: {nodes: [s1]}}\n"
     )
     return load_cluster(path)
 

@@ -206,10 +206,11 @@ def requests(flow: Flow) -> Steps[None]:
 
 def short(flow: Flow) -> Steps[None]:
     """One small request per tick, each on a connection of its own: what new clients meet. Failures end nothing."""
+    patience_s = min(flow.connection.patience_s, SHORT_PATIENCE_S)
     while not flow.finishing:
         yield from flow.pause()
         connection = flow.connection = Connection(flow.source, flow.vip, flow.vip_port)
-        connection.patience_s = SHORT_PATIENCE_S
+        connection.patience_s = patience_s
         asked = flow.expect()
         try:
             yield from connection.open()
