@@ -14,25 +14,26 @@ and every route with it (reactor/api/processes.py, `_record_respawn`). It needs 
 
 import copy
 import fcntl
-import ipaddress
 import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # started as a script, by an interpreter that may not know where lbnode is
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lbnode.bgp import heartbeat, words
-from lbnode.bgp.guard import Guard
+from lbnode.bgp.gate import Gate
 from lbnode.bgp.inotify import Watch
 from lbnode.bgp.pipe import Pipe
-from lbnode.bgp.reasons import silent
+from lbnode.bgp.sessions import Sessions
 
 BATCH = 50
 """Commands on their way at once: far below what a pipe holds, so that neither side can block the other."""
+PUBLISH_S = 0.2
+"""Seconds between two reports while there is still something to tell: one of 1,000 routes takes 10 ms."""
 RETRY_S = 0.05, 10.0
 """A reload that did not take is tried again: after the first, then twice as long each time, up to the second."""
 REFUSED = "its log says why; once it has refused one, only a restart helps: systemctl restart lbnode-exabgp"
@@ -42,8 +43,9 @@ class Relay:
     """One life between ExaBGP's pipe and the files."""
 
     def __init__(self, wanted: Path, told: Path, announceable: Path) -> None:
-        self.wanted_file, self.told_file, self.guard_file = wanted, told, announceable
-        self.pipe = Pipe(self.on_event)
+        self.wanted_file, self.told_file = wanted, told
+        self.gate, self.sessions = Gate(announceable), Sessions()
+        self.pipe = Pipe(self.sessions.heard)
         self.watch: Watch | None = None
         self.lock = -1
         self.since = round(time.time(), 3)
@@ -51,19 +53,13 @@ class Relay:
         self.settled = ""
         self.told: dict[words.Key, words.Route] = {}
         self.refused: dict[words.Key, str] = {}
-        self.permitted: dict[words.Key, words.Route] = {}
-        self.barred: dict[words.Key, str] = {}
-        self.guard: Guard | None = None
-        self.unfinished: set[str] = set()
         self.config = ""
-        self.neighbors: dict[str, words.Neighbor] = {}
-        self.peers: dict[str, dict[str, Any]] = {}
-        self.heard_of: set[str] = set()
         self.deadman = heartbeat.DeadMan(wanted.with_name(heartbeat.FILE))
         self.gone_since: float | None = None
-        self.problems = {"wanted": "", "announceable": "", "reload": "", "agent": ""}
+        self.problems = {"wanted": "", "reload": "", "agent": ""}
         self.retry_at, self.retry_s = 0.0, RETRY_S[0]
         self.published: object = None
+        self.published_at = 0.0
 
     def run(self) -> None:
         """Until the end of the input, which raises EOFError."""
@@ -75,7 +71,7 @@ class Relay:
                 self.reload()
             self.look_for_agent()
             while self.tell():
-                self.publish()
+                pass
             self.finish()
             self.publish()
             self.pipe.wait(1.0 if self.watch is None else self.next_in())
@@ -136,12 +132,12 @@ class Relay:
         return min(times, default=None)
 
     @property
-    def orders(self) -> dict[words.Key, words.Route]:
+    def orders(self) -> Mapping[words.Key, words.Route]:
         """What should be announced: what `wanted` says and the list permits, or nothing where the agent is gone and has
         asked for that."""
         if self.wanted is None or (self.gone_since is not None and self.deadman.then == "withdraw"):
             return {}
-        return self.permitted
+        return self.gate.permitted
 
     def read_wanted(self) -> None:
         """A file that is not there yet, or not understood, changes nothing."""
@@ -153,41 +149,29 @@ class Relay:
             self.problems["wanted"] = f"cannot read {self.wanted_file}: {error}; keeping what it said before"
             return
         self.problems["wanted"] = ""
-        self.read_guard()
-        self.bar()
+        self.gate.read()
+        self.gate.look(self.wanted.routes, self.told)
         self.refused.clear()
         self.retry_at, self.retry_s = 0.0, RETRY_S[0]
 
-    def read_guard(self) -> None:
-        """Without a list nothing new is announced, and nothing that stands is withdrawn for the lack of it."""
-        try:
-            self.guard = Guard.from_text(self.guard_file.read_text(encoding="utf-8"))
-            self.problems["announceable"] = ""
-        except (OSError, ValueError) as error:
-            lacking = "announcing nothing new" if self.guard is None else "going by what it said before"
-            self.problems["announceable"] = f"cannot read {self.guard_file}: {error}; {lacking}"
-
-    def bar(self) -> None:
-        """Works out what may be told of what is wanted, and why the rest may not."""
-        wanted = self.wanted.routes if self.wanted else {}
-        if self.guard is None:
-            why = f"{self.guard_file} cannot be read"
-            self.barred = {key: why for key in wanted if key not in self.told}
-            self.permitted = {key: self.told[key] for key in wanted if key in self.told}
-            return
-        why, permits = f"it is outside of what {self.guard_file} permits", self.guard.permits
-        self.barred = {key: why for key in wanted if not permits(ipaddress.ip_network(key[1]))}
-        self.permitted = {key: route for key, route in wanted.items() if key not in self.barred}
-
     def tell(self) -> bool:
-        """Tells ExaBGP a batch of the difference; False when there was none."""
+        """Tells ExaBGP the difference, a batch at a time, as long as the orders stay; False when there was none."""
         if self.wanted is None:
             return False
-        steps = words.difference(self.told, self.orders, self.neighbors)
-        batch = [step for step in steps if step.key not in self.refused][:BATCH]
-        if not batch:
+        orders = self.orders
+        steps = words.difference(self.told, orders, self.sessions.neighbors)
+        steps = [step for step in steps if step.key not in self.refused]
+        for start in range(0, len(steps), BATCH):
+            self.tell_batch(steps[start : start + BATCH])
+            if time.monotonic() > self.published_at + PUBLISH_S:
+                self.publish()
+            if self.orders is not orders:
+                break
+        if not steps:
             self.settled = self.wanted.serial
-            return False
+        return bool(steps)
+
+    def tell_batch(self, batch: list[words.Step]) -> None:
         for step, answer in zip(batch, self.pipe.ask([step.command for step in batch]), strict=True):
             if step.route is None:
                 # An error to a withdrawal means that the peer is not there any more.
@@ -196,31 +180,21 @@ class Relay:
                 self.told[step.key] = step.route
             elif self.orders.get(step.key) == step.route:
                 peer = step.key[0]
-                why = "see its log" if peer in self.peers else f"it has no neighbor {peer}"
+                why = "see its log" if peer in self.sessions.states else f"it has no neighbor {peer}"
                 self.refused[step.key] = f"ExaBGP refused it: {why}"
-        return True
 
     def finish(self) -> None:
-        """Tells peers that restart gracefully, once after each start of their session, that they have heard all: what
-        they kept from before and have not heard again, they forget now, and not a moment earlier."""
-        due = sorted(peer for peer in self.unfinished if self.neighbors.get(peer, words.Neighbor()).restarts)
-        if due and self.wanted is not None and self.guard is not None:
-            self.pipe.ask([words.end_of_rib(peer) for peer in due])
-            self.unfinished.clear()
+        """Lets peers that restart gracefully know when all that is wanted has been told."""
+        if self.wanted is not None and self.gate.guard is not None and (ends := self.sessions.finished()):
+            self.pipe.ask(ends)
 
     def learn(self) -> None:
         """Asks ExaBGP for everything that is not in the files."""
-        self.neighbors, self.config = words.neighbors_from(self.pipe.show("show neighbor configuration"))
-        old, self.peers = self.peers, {}
-        for peer in self.neighbors:
-            self.peers[peer] = old.get(peer, {"state": "down", "since": round(time.time(), 3), "reason": ""})
-        self.heard_of.clear()
-        states = words.states_from(self.pipe.show("show neighbor summary"))
-        for peer in self.neighbors:
-            if peer not in self.heard_of:  # an event that came meanwhile is newer
-                self.set_state(peer, states.get(peer, "down"), "")
+        neighbors, self.config = words.neighbors_from(self.pipe.show("show neighbor configuration"))
+        self.sessions.begin(neighbors)
+        self.sessions.asked(words.states_from(self.pipe.show("show neighbor summary")))
         self.told = words.routes_from(self.pipe.show("show adj-rib out"))
-        self.bar()
+        self.gate.look(self.wanted.routes if self.wanted else {}, self.told)
         self.refused.clear()
 
     def reload_in(self) -> float | None:
@@ -247,28 +221,9 @@ class Relay:
         if self.retry_s > 1:
             self.problems["reload"] = f"ExaBGP does not take configuration {wanted}: {REFUSED}"
 
-    def on_event(self, line: str) -> None:
-        state = words.state_from(line)
-        if state and state[0] in self.peers:  # a peer that a reload removed still says that it is down
-            self.heard_of.add(state[0])
-            self.set_state(*state)
-
-    def set_state(self, peer: str, state: str, reason: str) -> None:
-        """`since`: when it last came up or ceased to be up, seconds since 1970. Attempts to connect do not count."""
-        (self.unfinished.add if state == "up" else self.unfinished.discard)(peer)
-        old = self.peers.get(peer)
-        same = old is not None and (old["state"] == "up") == (state == "up")
-        since = old["since"] if old and same else round(time.time(), 3)
-        if state == "down" and not reason:
-            reason = old["reason"] if old and same else ""
-            reason = reason or silent(self.neighbors.get(peer, words.Neighbor()).secured)
-        elif not reason and same:
-            reason = old["reason"] if old else ""
-        self.peers[peer] = {"state": state, "since": since, "reason": reason}
-
     def publish(self) -> None:
         """Writes `told`, when it differs from what was written before."""
-        refused = self.refused | self.barred
+        refused = {**self.refused, **self.gate.barred}
         value = {
             "pid": os.getpid(),
             "since": self.since,
@@ -278,10 +233,11 @@ class Relay:
                 {"peer": key[0], "prefix": key[1], **words.BLANK, **self.told[key]} for key in sorted(self.told)
             ],
             "refused": [{"peer": key[0], "prefix": key[1], "why": refused[key]} for key in sorted(refused)],
-            "peers": self.peers,
+            "peers": self.sessions.states,
             "agent_gone": self.gone_since,
-            "problem": "; ".join(filter(None, self.problems.values())),
+            "problem": "; ".join(filter(None, [*self.problems.values(), self.gate.problem])),
         }
+        self.published_at = time.monotonic()
         if self.watch is None or value == self.published:
             return
         scratch = self.told_file.with_name(f".{self.told_file.name}.{os.getpid()}")
