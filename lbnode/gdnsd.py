@@ -108,8 +108,9 @@ def _check(cluster: Cluster, dns: Dns, name: str) -> CheckView | None:
 
 
 def _speaks_http(cluster: Cluster, service: Service) -> bool:
+    """In clear, and without sending clients elsewhere: gdnsd knows no TLS."""
     if service.through == "l7":
-        return service.mode == "http"
+        return service.mode == "http" and not service.tls.certificates
     return cluster.pools[service.pool].check.type == "http"
 
 

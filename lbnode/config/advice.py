@@ -9,6 +9,7 @@ from lbnode.config import peering_advice
 from lbnode.config.model import Cluster, Node, Service
 from lbnode.config.values import listed
 from lbnode.maglev import MH_FALLBACK, MH_PORT, SLOTS, turns
+from lbnode.roles.next_hops import MEND, too_many
 
 HAPROXY_IDLE_S = 3600
 """The longest that HAProxy keeps an idle flow open: `timeout tunnel` in templates/haproxy.cfg.j2."""
@@ -20,6 +21,7 @@ def advice(cluster: Cluster) -> tuple[str, ...]:
     """Each warning once, as one sentence: what concerns the cluster first, then services in the order of the file."""
     found = dict.fromkeys(_alone(cluster))
     found |= dict.fromkeys(peering_advice.advice(cluster))
+    found |= dict.fromkeys(_edge(cluster))
     found |= dict.fromkeys(_idle(cluster))
     found |= dict.fromkeys(_shares(cluster))
     for name, service in cluster.services.items():
@@ -48,6 +50,18 @@ def _alone(cluster: Cluster) -> Iterator[str]:
         peers = [name for name, peer in cluster.bgp.peers.items() if peer.address.version == version]
         if len(peers) == 1:
             yield f"there is one BGP peer for IPv{version}, '{peers[0]}': without it, those VIPs are away"
+
+
+def _edge(cluster: Cluster) -> Iterator[str]:
+    """What routers make of the announcements."""
+    if problem := too_many(cluster):
+        yield f"{problem}: the others get nothing ({MEND})"
+    for name, peer in cluster.bgp.peers.items():
+        if peer.graceful_restart_s:
+            yield (
+                f"BGP peer '{name}' keeps the routes of a broken session for {peer.graceful_restart_s} s "
+                "(graceful_restart_s): so long packets go to a node that has died"
+            )
 
 
 def _idle(cluster: Cluster) -> Iterator[str]:

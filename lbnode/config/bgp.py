@@ -85,4 +85,9 @@ class Bgp(Model):
         description="What an agent does that is told to stop: keep: nothing; withdraw: it leaves first, in order.",
     )
     damping: Damping = Field(Damping(), description="What happens to a VIP that comes and goes.")
+    ecmp_limit: Annotated[int, Between(1, 4096)] | None = Field(
+        None,
+        description="How many next hops the routers hold for one VIP; `lbnode check` and `doctor` warn when more nodes "
+        "announce it. Left out: they warn above 16, which many routers hold unless told otherwise.",
+    )
     peers: Named[Peer] = Field(min_length=1, description="The routers or route reflectors, by name.")

@@ -78,7 +78,9 @@ class DnsName(Model):
 class DnsCheck(Model):
     """How DNS servers check VIPs, on the first port of their services. UDP and SCTP are not checked."""
 
-    path: UriPath = Field("/", description="What is asked for where HAProxy or the pool's check understands HTTP.")
+    path: UriPath = Field(
+        "/", description="What is asked for where HAProxy or the pool's check understands HTTP, without TLS."
+    )
     host: Name | None = Field(None, description="Host header; none if left out.")
     status: tuple[HttpStatus, ...] = Field((200,), min_length=1, description="The HTTP statuses that mean up.")
     interval_s: WholeSeconds = Field(4, description="Seconds from one check to the next.")

@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lbnode.bgp.driver import ExabgpDriver, peers
+from lbnode.bgp.driver import ExabgpDriver
+from lbnode.bgp.told import read_told
 from lbnode.config.model import Cluster, Node
-from lbnode.doctor import devices, host, modules, packets, programs, rights, rules, second_chance, settings
+from lbnode.doctor import bgp, devices, host, modules, packets, programs, rights, rules, second_chance, settings
 from lbnode.doctor.finding import Finding
 from lbnode.drivers import Driver
 from lbnode.errors import LbnodeError, Missing, NotPermitted
 from lbnode.haproxy.driver import HaproxyDriver
 from lbnode.haproxy.program import version as haproxy_version
+from lbnode.net import addresses
 from lbnode.net.filter import FilterDriver
 from lbnode.net.fou import FouDriver
 from lbnode.net.links import LinkDriver
@@ -212,15 +214,23 @@ def _running(patient: Patient) -> list[Finding]:
 
 
 def _bgp(patient: Patient) -> list[Finding]:
-    if patient.identity.role != "l4":
+    """For nodes that announce."""
+    cluster, name = patient.cluster, patient.identity.name
+    vips = [str(vip) for service in cluster.announced_by(name).values() for vip in service.vips]
+    if not vips:
         return []
-    wanted = [
-        str(peer.address)
-        for peer in patient.cluster.bgp.peers.values()
-        if patient.node.address(peer.address.version) is not None
-    ]
-    version = programs.installed("exabgp", host.exabgp_version())
-    return [version, *programs.sessions(wanted, peers(patient.identity.paths))]
+    peers = bgp.spoken_with(cluster, name)
+    told = read_told(patient.identity.paths)
+    found = [programs.installed("exabgp", host.exabgp_version()), *bgp.sessions(peers, told.peers if told else {})]
+    if told is not None:
+        prefixes: dict[str, set[str]] = {}
+        for row in told.announced:
+            prefixes.setdefault(row.prefix.partition("/")[0], set()).add(row.peer)
+        refused = {str(key[1]).partition("/")[0]: why for key, why in told.refused.items()}
+        local = {one.address for one in addresses.dump()}
+        found += bgp.relay(told.problem, told.agent_gone, cluster.bgp.dead_man.then)
+        found += bgp.announced(prefixes, dict.fromkeys(vips), local, refused, patient.apply)
+    return [*found, bgp.ecmp(cluster), *bgp.lingering(peers)]
 
 
 def _second_chance(patient: Patient) -> Iterable[Finding]:

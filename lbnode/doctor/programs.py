@@ -1,9 +1,7 @@
 """The programs beside lbnode: whether they are installed and new enough, whether they run, and with which
-configuration; and the BGP sessions. PURE."""
+configuration. PURE."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from lbnode.doctor.finding import Finding
 from lbnode.resources import Running
@@ -53,25 +51,6 @@ def runs(wanted: Running, actual: Running | None, apply: str) -> Finding:
         now = f"configuration {actual.config}" if actual.config else "a configuration that is not lbnode's"
         return Finding(label, "warn", f"with {now}, the cluster file says {wanted.config}", apply)
     return Finding(label, "ok", f"with configuration {actual.config}")
-
-
-def sessions(wanted: Iterable[str], peers: Mapping[str, Mapping[str, Any]]) -> tuple[Finding, ...]:
-    """`wanted` are the peers' addresses; `peers` is what ExaBGP's relay tells of them, empty when ExaBGP does not run
-    (which is a finding of its own)."""
-    found = []
-    for address in wanted:
-        label = f"bgp {address}"
-        peer = peers.get(address)
-        state = str(peer["state"]) if peer else ""
-        reason = f" ({peer['reason']})" if peer and peer.get("reason") else ""
-        if state == "up":
-            found.append(Finding(label, "ok", "session is up"))
-        elif not peers:
-            found.append(Finding(label, "unknown", "ExaBGP does not say", "see exabgp runs"))
-        else:
-            mend = "on the router: this node as a neighbor, both AS numbers, port 179 open; journalctl -u lbnode-exabgp"
-            found.append(Finding(label, "fail", f"session is {state or 'not known to ExaBGP'}{reason}", mend))
-    return tuple(found)
 
 
 def _dotted(version: Version) -> str:

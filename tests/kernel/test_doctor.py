@@ -171,8 +171,8 @@ def test_an_l4_node_broken_one_thing_at_a_time(tmp_path: Path, capsys: pytest.Ca
     healthy = host.bad(1)
     assert {name: verdict for name, (verdict, _, _) in healthy.items()} == {
         "exabgp runs": "fail",
-        "bgp 192.0.2.129": "unknown",
-        "bgp 2001:db8:c000:280::1": "unknown",
+        "bgp r1 192.0.2.129": "unknown",
+        "bgp r1-6 2001:db8:c000:280::1": "unknown",
     }
 
     def more() -> Bad:

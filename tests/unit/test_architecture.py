@@ -56,6 +56,8 @@ PURE = [
     "doctor/packets.py",
     "doctor/programs.py",
     "doctor/rights.py",
+    "doctor/bgp.py",
+    "doctor/router.py",
     "lab/account.py",
 ]
 IMPURE_MODULES = {

@@ -383,15 +383,6 @@ def test_what_runs_is_compared_with_what_should() -> None:
     assert foreign.seen == "with a configuration that is not lbnode's, the cluster file says aa"
 
 
-def test_sessions_are_up_down_or_not_known() -> None:
-    peers = {"192.0.2.1": {"state": "up", "reason": ""}, "192.0.2.2": {"state": "down", "reason": "hold timer"}}
-    up, down, stranger = programs.sessions(["192.0.2.1", "192.0.2.2", "192.0.2.3"], peers)
-    assert up.verdict == "ok"
-    assert (down.verdict, down.seen) == ("fail", "session is down (hold timer)")
-    assert (stranger.verdict, stranger.seen) == ("fail", "session is not known to ExaBGP")
-    assert short(programs.sessions(["192.0.2.1"], {})) == [("bgp 192.0.2.1", "unknown")]
-
-
 def test_permissions() -> None:
     assert rights.net_admin(1 << 12).verdict == "ok"
     assert rights.net_admin(0x1FF & ~(1 << 12)).verdict == "fail"

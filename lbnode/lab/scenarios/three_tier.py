@@ -1,7 +1,7 @@
 """What the three tiers must show, step by step, on one network: `lbnode lab run three-tier`."""
 
 from lbnode.lab import programs
-from lbnode.lab.scenarios import leaving, names, narrow, repair, serving, upkeep
+from lbnode.lab.scenarios import doctors, leaving, names, narrow, repair, serving, upkeep
 from lbnode.lab.scenarios.scenario import Scenario, Step, Steps, once, show
 from lbnode.lab.scenarios.stage import Stage
 
@@ -12,6 +12,7 @@ STEPS: tuple[Step, ...] = (
     Step("address", "the client's own address", once(serving.own_address)),
     Step("return", "direct return", once(serving.return_path)),
     Step("path-mtu", "a path of MTU 1400", once(narrow.path_mtu)),
+    Step("doctor", "`lbnode doctor` on L4 nodes and routers", once(doctors.edge)),
     Step("names", "names, by DNS servers in front", once(names.names)),
     Step("disable", "`touch /etc/lb/disable` on L4 nodes", upkeep.l4_disable),
     Step("leave", "an L4 node leaves in order", once(leaving.in_order)),
