@@ -11,7 +11,7 @@ from typing import Literal
 from lbnode.errors import UnsafePlan
 from lbnode.impact import TableChange, table_changes, table_states
 from lbnode.ipvs import order
-from lbnode.resources import Announcement, Destination, DestinationOrder, Key, Row, VirtualService
+from lbnode.resources import ANNOUNCING, Destination, DestinationOrder, Key, Row, VirtualService
 
 Action = Literal["create", "update", "delete"]
 
@@ -146,7 +146,7 @@ def diff(
     for row in desired:
         if (first := want.setdefault(row.key, row)) is not row and first != row:
             raise ValueError(f"two different rows are wanted for {row.key}")
-    announced = {row.prefix.partition("/")[0] for row in have.values() if isinstance(row, Announcement)}
+    announced = {row.prefix.partition("/")[0] for row in have.values() if isinstance(row, ANNOUNCING)}
     changes = [
         _change(have.get(key), want.get(key), reasons.get(key, ""), announced)
         for key in _differing(have, want)
@@ -230,9 +230,9 @@ def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row], reasons: Mapping[
 def _silence(have: Mapping[Key, Row], want: Mapping[Key, Row], reasons: Mapping[Key, str]) -> list[str]:
     """Roles give a reason for every announcement that the cluster file leads to, made or not: people have taken the
     node out, or too few servers are up. One that goes without is not in the file any more, perhaps by mistake."""
-    told = [row for row in have.values() if isinstance(row, Announcement)]
+    told = [row for row in have.values() if isinstance(row, ANNOUNCING)]
     lost = [row.title for row in told if row.key not in reasons]
-    if lost and not any(isinstance(row, Announcement) for row in want.values()):
+    if lost and not any(isinstance(row, ANNOUNCING) for row in want.values()):
         return [f"the node would withdraw its last announcement{'s' * (len(told) > 1)}, {_some(lost)}"]
     return []
 

@@ -13,7 +13,7 @@ from lbnode.errors import ApplyFailed
 from lbnode.leaving import linger
 from lbnode.plan import Change, Plan, diff
 from lbnode.resources import (
-    Announcement,
+    ANNOUNCING,
     Certificate,
     Destination,
     File,
@@ -138,7 +138,7 @@ def _held_back(change: Change, failed: Sequence[Result]) -> str:
     elif isinstance(row, Destination) and row.weight:
         routes = [(result, result.change.old) for result in failed]
         failed = [result for result, old in routes if isinstance(old, LocalRoute) and old.address == row.address]
-    elif not isinstance(change.row, Announcement) or change.action == "delete":
+    elif not isinstance(change.row, ANNOUNCING) or change.action == "delete":
         return ""
     return f"held back: {failed[0].change.row.KIND} {failed[0].change.row.title} failed" if failed else ""
 

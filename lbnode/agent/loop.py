@@ -128,12 +128,10 @@ class Agent:
             "health": {probe.id: health.as_json() for probe, health in self._monitor.health.items()},
         }
         if announces(identity, self._cluster):
-            from lbnode.bgp.report import report
-
             departure = self._leaver.now
             found["leaving"] = departure and departure.as_json()
             found["damped"] = dict(self._decisions.damped)
-            found |= report(identity.paths)
+            found |= self._speaker()
         if identity.role == "l4":
             found["tables"] = self._left.tables_as_json()
         if identity.role == "l7":
@@ -143,6 +141,14 @@ class Agent:
         if identity.role != "l4":
             found["second_chance"] = classifier.seen(identity.paths.bpf)
         return found
+
+    def _speaker(self) -> dict[str, Any]:
+        """What ExaBGP says of peers; other speakers are asked by their own programs."""
+        if self._cluster.bgp.speaker != "exabgp":
+            return {}
+        from lbnode.bgp.report import report
+
+        return report(self._identity.paths)
 
     async def _passes(self) -> None:
         self._rouse("start")

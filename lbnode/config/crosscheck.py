@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import TypeVar
 
-from lbnode.config import addresses, balancing, dnscheck, httpchecks, peering, services
+from lbnode.config import addresses, balancing, dnscheck, httpchecks, peering, services, speaking
 from lbnode.config.draft import Draft, DraftNode, DraftPool
 from lbnode.config.model import Cluster
 from lbnode.config.positions import Path
@@ -22,6 +22,7 @@ V = TypeVar("V")
 def findings(draft: Draft, suggestions: Suggestions) -> list[Finding]:
     """Every contradiction, each once, in no particular order."""
     found = list(addresses.findings(draft))
+    found += speaking.findings(draft)
     found += _tiers(draft)
     found += _listeners(draft)
     found += _asked(draft)

@@ -12,7 +12,7 @@ from lbnode.bgp import exabgp
 from lbnode.bgp.guard import Guard
 from lbnode.config.model import Attributes, Cluster, IPAddress, Peer
 from lbnode.resources import Announcement, File, Key, Row, Running
-from lbnode.roles import leaving
+from lbnode.roles import announced_routes, leaving
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 
 SINGLE = ("next_hop", "med", "local_preference", "prepend")
@@ -30,8 +30,11 @@ class Told:
 
 
 def speaker(inputs: Inputs) -> Desired:
-    """ExaBGP's configuration, that it runs with it, and the list that the relay holds against what it is told to say.
-    A configuration with a password in it is for ExaBGP's own group alone."""
+    """ExaBGP's configuration, that it runs with it, and the list that the relay holds against what it is told to say;
+    for another speaker, what it reads the announcements by. A configuration with a password in it is for ExaBGP's own
+    group alone."""
+    if inputs.cluster.bgp.speaker == "table":
+        return announced_routes.device(inputs)
     cluster, paths = inputs.cluster, inputs.paths
     config = exabgp.config(inputs.templates, cluster, inputs.name, paths, passwords=inputs.passwords)
     mode, group = (0o640, exabgp.GROUP) if inputs.passwords else (0o644, "")
@@ -53,12 +56,12 @@ def guard(cluster: Cluster) -> Guard:
 
 def announcements(inputs: Inputs, verdicts: Mapping[IPAddress, Verdict]) -> Desired:
     """Every VIP whose verdict is good, to every peer of its family that this node speaks with."""
+    permits = guard(inputs.cluster).permits
+    verdicts = {vip: verdict if permits(ip_network(vip)) else _refused(vip) for vip, verdict in verdicts.items()}
+    if inputs.cluster.bgp.speaker == "table":
+        return announced_routes.routes(inputs, verdicts)
     rows: list[Row] = []
     reasons: dict[Key, str] = {}
-    permitted = guard(inputs.cluster)
-    verdicts = {
-        vip: verdict if permitted.permits(ip_network(vip)) else _refused(vip) for vip, verdict in verdicts.items()
-    }
     for told in told_by(inputs.cluster, inputs.name, verdicts):
         row = announcement(told, inputs.cluster.bgp.local_asn)
         if leaving.is_second_choice(inputs, str(told.vip)):
@@ -78,10 +81,7 @@ def told_by(cluster: Cluster, name: str, vips: Iterable[IPAddress]) -> list[Told
     """What a node would tell its peers of these VIPs, in the order of the VIPs, then of the peers."""
     node = cluster.nodes[name]
     peers = [peer for peer in cluster.bgp.peers.values() if peer.speaks_with(name)]
-    services: dict[IPAddress, list[Attributes]] = {}
-    for service in cluster.announced_by(name).values():
-        for vip in service.vips:
-            services.setdefault(vip, []).append(service.attributes)
+    services = by_vip(cluster, name)
     found = []
     for vip in vips:
         for peer in peers:
@@ -91,6 +91,15 @@ def told_by(cluster: Cluster, name: str, vips: Iterable[IPAddress]) -> list[Told
                 next_hop = attributes.next_hop or node.address(vip.version)
                 if next_hop is not None:
                     found.append(Told(vip, peer, attributes, next_hop))
+    return found
+
+
+def by_vip(cluster: Cluster, name: str) -> dict[IPAddress, list[Attributes]]:
+    """The VIPs that a node announces, each with what its services say."""
+    found: dict[IPAddress, list[Attributes]] = {}
+    for service in cluster.announced_by(name).values():
+        for vip in service.vips:
+            found.setdefault(vip, []).append(service.attributes)
     return found
 
 

@@ -29,6 +29,7 @@ PURE = [
     "config/frozen.py",
     "config/crosscheck.py",
     "config/services.py",
+    "config/speaking.py",
     "config/balancing.py",
     "config/dns.py",
     "config/dnscheck.py",

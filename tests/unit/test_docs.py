@@ -1,8 +1,8 @@
 """Every piece of a cluster file in the documentation is one that `lbnode check` takes.
 
 A block with `bgp` and `nodes` is a whole file. Any other is put into a small cluster: its services and pools take the
-place of that cluster's, its nodes that of all nodes with the same roles, each other section that of its own; what it
-says of bgp is added.
+place of that cluster's, its nodes that of all nodes with the same roles, each other section that of its own, but
+for keys of bgp that it leaves out.
 """
 
 import re
@@ -59,8 +59,7 @@ def merged(fragment: dict[str, Any]) -> str:
     if "pools" in fragment:
         fragment = {**fragment, "pools": {**whole["pools"], **fragment["pools"]}}
     if "bgp" in fragment:
-        peers = {**whole["bgp"]["peers"], **fragment["bgp"].get("peers", {})}
-        fragment = {**fragment, "bgp": {**whole["bgp"], **fragment["bgp"], "peers": peers}}
+        fragment = {**fragment, "bgp": {**whole["bgp"], **fragment["bgp"]}}
     return yaml.safe_dump({**whole, **fragment}, sort_keys=False)
 
 

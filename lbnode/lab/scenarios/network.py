@@ -20,6 +20,9 @@ class Network:
         self.routes = {name: Routes(lab.nodes[name]) for name in lab.topology.routers}
         machines = lab.topology.machines.values()
         self._names = {address: machine.name for machine in machines for address in machine.every_address}
+        self._names |= {
+            address: name for name in lab.topology.machines for address in sight.link_locals(self.node(name))
+        }
         self.announcers = lab.topology.announcers
         self.l4, self.l7, self.backends = (lab.topology.with_role(role) for role in ("l4", "l7", "backend"))
 
