@@ -25,7 +25,8 @@ from lbnode.templates import Templates
 TEMPLATE = "exabgp.conf.j2"
 GROUP = "exabgp"
 """Of the user that runs ExaBGP (lbnode-sysusers.conf): may read a configuration with passwords in it."""
-CHECK_S = 30.0
+CHECK_S = 120.0
+"""A check that is cut short begins anew with the next pass: on a machine too busy for it, it would never end."""
 HIGHEST_TTL = 255
 FINGERPRINT_ROUNDS = 100_000
 RELAY = (sys.executable, "-IS", str(Path(__file__).with_name("relay.py")))
