@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import bgp, change, cold, idle, large, machine, start
+from bench import bgp, change, cold, idle, large, machine, reaction, start
 from lbnode.cli import collect_seldom
 
 QUESTIONS = {
@@ -19,6 +19,7 @@ QUESTIONS = {
     "large": large.measure,
     "start": start.measure_inside,
     "bgp": bgp.measure,
+    "reaction": reaction.measure,
 }
 
 
