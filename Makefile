@@ -8,7 +8,8 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN    := .venv/bin
 APT    := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
-PROGRAMS := haproxy bird2 nginx-light ipvsadm iptables iproute2 kmod procps user-mode-linux python3-venv nftables curl openssl gdnsd
+PROGRAMS := haproxy bird2 nginx-light ipvsadm iptables iproute2 kmod procps user-mode-linux python3-venv nftables curl \
+	openssl gdnsd frr
 # systemd itself checks our units.
 test check: PROGRAMS += systemd
 # Peers to compare with, and a second kernel to test on.
@@ -77,7 +78,7 @@ system:
 		echo "installing: $$missing"; \
 		$(APT) update -q; \
 		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $$missing; \
-		if [ -d /run/systemd/system ]; then for unit in haproxy bird keepalived nginx gdnsd; do case "$$missing" in *$$unit*) \
+		if [ -d /run/systemd/system ]; then for unit in haproxy bird frr keepalived nginx gdnsd; do case "$$missing" in *$$unit*) \
 			$(subst apt-get,systemctl,$(APT)) disable --now $$unit;; esac; done; fi; \
 	fi
 

@@ -97,12 +97,16 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
 
 
 def announced_by(identity: Identity, cluster: Cluster) -> frozenset[str]:
-    """The VIPs that this node is to announce, by the orders that were left last."""
+    """The VIPs that this node is to announce, by the orders that were left last for whatever speaker."""
     if not announces(identity, cluster):
         return frozenset()
-    from lbnode.bgp import driver as bgp
+    if cluster.bgp.speaker == "table":
+        from lbnode.bgp import table
 
-    return bgp.announced(identity.paths)
+        return table.announced()
+    from lbnode.bgp import driver
+
+    return driver.announced(identity.paths)
 
 
 def note_flaps(
@@ -222,8 +226,9 @@ def drivers(identity: Identity) -> list[Driver]:
     if identity.role in ("l4", "backend"):
         from lbnode.bgp import exabgp
         from lbnode.bgp.driver import ExabgpDriver
+        from lbnode.bgp.table import TableDriver
 
-        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths)]
+        found += [FileDriver({"exabgp": exabgp.check}), ExabgpDriver(identity.paths), TableDriver()]
     if identity.role == "l4":
         from lbnode.ipvs.driver import IpvsDriver
         from lbnode.net.policy import PolicyDriver

@@ -11,7 +11,7 @@ from typing import Literal
 from lbnode.errors import UnsafePlan
 from lbnode.impact import TableChange, table_changes, table_states
 from lbnode.ipvs import order
-from lbnode.resources import Announcement, Destination, DestinationOrder, Key, Row, VirtualService
+from lbnode.resources import ANNOUNCING, Destination, DestinationOrder, Key, Row, VirtualService
 
 Action = Literal["create", "update", "delete"]
 
@@ -146,7 +146,7 @@ def diff(
     for row in desired:
         if (first := want.setdefault(row.key, row)) is not row and first != row:
             raise ValueError(f"two different rows are wanted for {row.key}")
-    announced = {row.prefix.partition("/")[0] for row in have.values() if isinstance(row, Announcement)}
+    announced = {row.prefix.partition("/")[0] for row in have.values() if isinstance(row, ANNOUNCING)}
     changes = [
         _change(have.get(key), want.get(key), reasons.get(key, ""), announced)
         for key in _differing(have, want)
@@ -213,9 +213,9 @@ def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row]) -> list[str]:
     for row in have.values():
         if not isinstance(row, DestinationOrder) or row.service.carries_probes:
             continue
-        if (VirtualService.KIND, *row.service) not in want:
-            continue
         wanted = want.get(row.key)
+        if wanted == row or (VirtualService.KIND, *row.service) not in want:
+            continue
         staying = set(wanted.names) if isinstance(wanted, DestinationOrder) else set()
         gone = sum(name not in staying for name in row.names)
         if 2 * gone > len(row.names):

@@ -13,7 +13,7 @@ from lbnode.errors import ApplyFailed
 from lbnode.leaving import linger
 from lbnode.plan import Change, Plan, diff
 from lbnode.resources import (
-    Announcement,
+    ANNOUNCING,
     Certificate,
     Destination,
     File,
@@ -100,8 +100,12 @@ def _carry_out(first: Plan, look: Callable[[], Plan], drivers: Sequence[Driver])
 
 
 def _additions(wanted: Desired, drivers: Sequence[Driver]) -> Plan:
-    found = plan(wanted, drivers)
-    return replace(found, changes=tuple(change for change in found.changes if change.new is not None), waiting=())
+    """What is wanted and not so. All else that is there, be it a large table, is not compared with anything, but for
+    announcements: they say which VIPs clients' packets come for."""
+    keys = {row.key for row in wanted.rows}
+    seen = chain.from_iterable(driver.observe(wanted.of(driver.kinds)).rows for driver in drivers)
+    found = diff((row for row in seen if isinstance(row, ANNOUNCING) or row.key in keys), wanted.rows, wanted.reasons)
+    return replace(found, changes=tuple(change for change in found.changes if change.new is not None))
 
 
 def apply(wanted: Plan, drivers: Sequence[Driver]) -> list[Result]:
@@ -138,7 +142,7 @@ def _held_back(change: Change, failed: Sequence[Result]) -> str:
     elif isinstance(row, Destination) and row.weight:
         routes = [(result, result.change.old) for result in failed]
         failed = [result for result, old in routes if isinstance(old, LocalRoute) and old.address == row.address]
-    elif not isinstance(change.row, Announcement) or change.action == "delete":
+    elif not isinstance(change.row, ANNOUNCING) or change.action == "delete":
         return ""
     return f"held back: {failed[0].change.row.KIND} {failed[0].change.row.title} failed" if failed else ""
 

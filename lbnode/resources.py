@@ -28,6 +28,7 @@ nobody configures have no place here.
       70   Destination        IPVS: one real server's row under one virtual service
       75   DestinationOrder   IPVS: the order of those rows, which decides the Maglev table
       90   Announcement       one prefix told to one BGP peer
+           AnnouncedRoute     one prefix in the routing table that another BGP speaker announces from
 """
 
 from dataclasses import dataclass, field, fields
@@ -38,6 +39,12 @@ LINK_PREFIX = "lb-"
 
 LOCAL_TABLE = 77
 """The routing table of our local routes: a number of our own beside the kernel's main (254) and local (255)."""
+
+PROTOCOL = 76
+"""Says who made a rule or route (rtnetlink.h, RTPROT_*): a number that no known program uses."""
+
+ANNOUNCE_LINK = "lb-announce"
+"""The VRF whose table holds the announced routes: FRR reads kernel routes of a table other than main only so."""
 
 Key = tuple[str | int, ...]
 Protocol = Literal["tcp", "udp", "sctp", "fwmark"]
@@ -142,21 +149,30 @@ class Sysctl(Row):
 @dataclass(frozen=True, slots=True)
 class Link(Row):
     """A device that is up. `local` is the outer address a tunnel listens on; the remote end is any. With `checksum`,
-    GRE packets must carry one, and without it they must not (net/ipv4/ip_tunnel.c, ip_tunnel_rcv)."""
+    GRE packets must carry one, and without it they must not (net/ipv4/ip_tunnel.c, ip_tunnel_rcv). `table` is the
+    routing table of a vrf."""
 
     KIND: ClassVar[str] = "link"
     RANK: ClassVar[int] = 20
     KEY: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
-    type: Literal["dummy", "ipip", "ip6tnl", "gre", "ip6gre"]
+    type: Literal["dummy", "ipip", "ip6tnl", "gre", "ip6gre", "vrf"]
     local: str = ""
     up: bool = True
     checksum: bool = False
+    table: int = 0
 
     def settings(self) -> dict[str, object]:
         checksum = "wanted" if self.checksum else ""
-        return {"type": self.type, "local": self.local, "checksum": checksum, "state": "up" if self.up else "down"}
+        state = "up" if self.up else "down"
+        return {
+            "type": self.type,
+            "local": self.local,
+            "checksum": checksum,
+            "table": self.table or "",
+            "state": state,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -680,3 +696,42 @@ class Announcement(Row):
             "large_communities": " ".join(self.large_communities),
             "prepend": self.prepend or None,
         }
+
+
+FIRST_CHOICE, SECOND_CHOICE = 100, 200
+"""The metric of an announced route; also to who takes it for a MED, the lower is the better one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncedRoute(Row):
+    """One prefix in the routing table that BIRD or FRR announces from; packets are never looked up there.
+
+    `metric` (FIRST_CHOICE or SECOND_CHOICE) says with which attributes it is announced. `stale` are the metrics of
+    more routes of ours to the same prefix, and of such that are no blackholes: never wanted. `metric` is None when
+    these are all there is.
+    """
+
+    KIND: ClassVar[str] = "announced-route"
+    RANK: ClassVar[int] = 90
+    LEAVES_FIRST: ClassVar[bool] = True
+    KEY: ClassVar[tuple[str, ...]] = ("prefix", "table")
+
+    prefix: str
+    table: int
+    metric: int | None = FIRST_CHOICE
+    stale: tuple[int, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"{self.prefix} in table {self.table}"
+
+    def settings(self) -> dict[str, object]:
+        words = {FIRST_CHOICE: "first choice", SECOND_CHOICE: "second choice"}
+        return {
+            "as": words.get(self.metric or 0, f"metric {self.metric}"),
+            "besides": " ".join(f"metric {metric}" for metric in self.stale),
+        }
+
+
+ANNOUNCING = (Announcement, AnnouncedRoute)
+"""What makes routers send packets here, in one way or the other; both have a `prefix`."""

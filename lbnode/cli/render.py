@@ -1,34 +1,42 @@
-"""`lbnode render`: prints a generated file as it would be written, the IPVS table for ipvsadm, or gdnsd's files."""
+"""`lbnode render`: prints a generated file as it would be written, the IPVS table for ipvsadm, or files for programs
+that others run: BIRD, FRR, gdnsd."""
 
 import click
 
 from lbnode.cli.options import Common, common
+from lbnode.config.model import Cluster
 from lbnode.errors import Missing
 from lbnode.health.state import Health, Probe
 from lbnode.ipvs import ipvsadm
 from lbnode.maintenance.state import READY
-from lbnode.node import desired_state, load_cluster
+from lbnode.node import Identity, desired_state, load_cluster
 from lbnode.plan import TABLE_ROWS
 from lbnode.resources import File, Row
 from lbnode.roles.inputs import Desired
+from lbnode.templates import load as load_templates
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["haproxy", "exabgp", "ipvsadm", "gdnsd", "gdnsd-zone"]))
+@click.argument("what", type=click.Choice(["haproxy", "exabgp", "bird", "frr", "ipvsadm", "gdnsd", "gdnsd-zone"]))
 @common
 def render(common: Common, what: str) -> int:
     """Print haproxy.cfg, exabgp.conf, the IPVS table or gdnsd's files of this node (choose another with --node).
 
-    By the cluster file alone, as if every server were up. The table is for `ipvsadm --restore`, which adds to what is
+    By the cluster file alone, as if every server were up. `bird` and `frr` are ready configurations of these programs,
+    for `speaker: table`; lbnode writes them nowhere. The table is for `ipvsadm --restore`, which adds to what is
     there: on a node that announces nothing, `ipvsadm --clear` goes before it. gdnsd and gdnsd-zone are for a DNS
     server of the section dns: /etc/gdnsd/config, and the file in /etc/gdnsd/zones/ that has the zone's name.
     """
     if what in ("gdnsd", "gdnsd-zone"):
         return _gdnsd(common, what)
     identity = common.identity(None)
-    unknown: dict[Probe, Health] = {}
-    desired = desired_state(identity, load_cluster(identity), READY, unknown)
-    path, content = ("", ipvsadm.restore(_for_clients(desired))) if what == "ipvsadm" else _file(desired, what)
+    cluster = load_cluster(identity)
+    if what in ("bird", "frr"):
+        path, content = "", _speaker(identity, cluster, what)
+    else:
+        unknown: dict[Probe, Health] = {}
+        desired = desired_state(identity, cluster, READY, unknown)
+        path, content = ("", ipvsadm.restore(_for_clients(desired))) if what == "ipvsadm" else _file(desired, what)
     if not content:
         why = f"{identity.name} ({identity.role}) has none; choose another node with --node"
         raise Missing(f"cannot render {what}: {why}")
@@ -36,10 +44,19 @@ def render(common: Common, what: str) -> int:
     return 0
 
 
+def _speaker(identity: Identity, cluster: Cluster, what: str) -> str:
+    """The configuration of a BGP speaker that is not lbnode's; empty when the node announces nothing by one."""
+    from lbnode.roles import speakers
+
+    if cluster.bgp.speaker != "table":
+        raise Missing(f"cannot render {what}: the cluster file says speaker: {cluster.bgp.speaker}, not table")
+    templates = load_templates(identity.paths.templates)
+    return speakers.config("bird" if what == "bird" else "frr", templates, cluster, identity.name)
+
+
 def _gdnsd(common: Common, what: str) -> int:
     from lbnode import gdnsd
     from lbnode.config.load import load
-    from lbnode.templates import load as load_templates
 
     cluster, templates = load(common.paths.cluster_file), load_templates(common.paths.templates)
     if what == "gdnsd":

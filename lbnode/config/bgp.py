@@ -7,7 +7,7 @@ from pydantic import Field
 from lbnode.config.communities import Community, LargeCommunity
 from lbnode.config.frozen import Model
 from lbnode.config.leaving import Damping, DeadMan, Leaving
-from lbnode.config.values import Asn, Between, Flag, IPAddress, Name, Named, Prefix, Program
+from lbnode.config.values import Asn, Between, Flag, InOrder, Interface, IPAddress, Name, Named, Prefix, Program
 
 Number = Annotated[int, Between(0, 4294967295)]
 HoldTime = Annotated[int, Between(3, 65535)]
@@ -31,6 +31,15 @@ class Attributes(Model):
     prepend: Annotated[int, Between(0, 16)] | None = Field(
         None, description="How often the own AS is put in front of the path once more: routers prefer short paths."
     )
+
+
+class Bfd(Model):
+    """How soon BFD finds the other end of a BGP session dead."""
+
+    interval_ms: Annotated[int, Between(10, 60000)] = Field(
+        200, description="Milliseconds from one packet to the next, both ways."
+    )
+    multiplier: Annotated[int, Between(2, 255)] = Field(3, description="It is dead when so many are missing.")
 
 
 class Peer(Model):
@@ -59,6 +68,21 @@ class Peer(Model):
     graceful_restart_s: Annotated[int, Between(1, 4095)] | None = Field(
         None, description="For so many seconds the peer keeps the routes of a session that broke (RFC 4724)."
     )
+    bfd: Flag = Field(False, description="Whether its silence is noticed by BFD (RFC 5880); with speaker: table.")
+    attributes: Attributes = Field(Attributes(), description="What this peer is told besides.")
+
+
+class Unnumbered(Model):
+    """A BGP peer at the other end of a cable, without addresses (RFC 8950). It carries both families; of what it tells,
+    a default route is taken."""
+
+    interface: Interface = Field(description="The node's interface; the peer is whoever answers there.")
+    asn: Asn | None = Field(None, description="The peer's autonomous system; any but the own one if left out.")
+    nodes: tuple[Name, ...] | None = Field(
+        None, min_length=1, description="The nodes that speak with it; all that announce if left out."
+    )
+    hold_time_s: HoldTime | None = Field(None, description="BGP hold time, seconds; the cluster's if left out.")
+    bfd: Flag = Field(True, description="Whether its silence is noticed by BFD (RFC 5880).")
     attributes: Attributes = Field(Attributes(), description="What this peer is told besides.")
 
 
@@ -71,6 +95,7 @@ class Bgp(Model):
         "exabgp",
         description="exabgp: lbnode's own; table: routes stand in a kernel table, which BIRD or FRR reads.",
     )
+    table: Annotated[int, Between(1, 252)] = Field(78, description="That table, with speaker: table; not 77.")
     announceable: tuple[Prefix, ...] | None = Field(
         None, min_length=1, description="Nothing outside these networks is ever announced; the VIPs if left out."
     )
@@ -82,9 +107,13 @@ class Bgp(Model):
         description="What an agent does that is told to stop: keep: nothing; withdraw: it leaves first, in order.",
     )
     damping: Damping = Field(Damping(), description="What happens to a VIP that comes and goes.")
+    bfd: Bfd = Field(Bfd(), description="Timers of BFD, for the peers that have it.")
     ecmp_limit: Annotated[int, Between(1, 4096)] | None = Field(
         None,
         description="How many next hops the routers hold for one VIP; `lbnode check` and `doctor` warn when more nodes "
         "announce it. Left out: they warn above 16, which many routers hold unless told otherwise.",
     )
-    peers: Named[Peer] = Field(min_length=1, description="The routers or route reflectors, by name.")
+    peers: Named[Peer] = Field(default_factory=InOrder, description="The routers or route reflectors, by name.")
+    unnumbered: Named[Unnumbered] = Field(
+        default_factory=InOrder, description="Routers at the other end of a cable, by name; with speaker: table."
+    )

@@ -15,6 +15,7 @@ from lbnode.config.dnscheck import DraftDns
 from lbnode.config.http import Clients, FromDns, ServerTls, Tls
 from lbnode.config.model import Access, Balancing, Check, Cluster, IPAddress, Model, Node, Service, ServiceProbe
 from lbnode.config.positions import Path
+from lbnode.config.speaking import Speaking, speaking
 from lbnode.config.words import at
 
 FAMILIES = {4: "ipv4", 6: "ipv6"}
@@ -142,6 +143,7 @@ class Draft:
     agent_port: int | None
     metrics_port: int | None
     proxy_metrics_port: int | None
+    speaking: Speaking
     dns: DraftDns | None
 
     def with_role(self, role: str) -> list[DraftNode]:
@@ -223,13 +225,14 @@ def draft(data: Any, broken: set[Path], lost: set[Path]) -> Draft:
     sound = Sound(data, broken, lost)
     nodes = {name: _node(sound, name) for name in sound.entries(("nodes",))}
     peers = {name: ("bgp", "peers", name, "address") for name in sound.entries(("bgp", "peers"))}
+    cables = sound.entries(("bgp", "unnumbered"))  # they carry both families
     known = {name: text for name, path in peers.items() if (text := sound.value(path))}
     return Draft(
         nodes=nodes,
         nodes_known=sound.complete(("nodes",)),
         nodes_complete=sound.complete(("nodes",)) and all(node.role for node in nodes.values()),
         peers=tuple((name, peers[name], ip_address(text)) for name, text in known.items()),
-        peers_complete=sound.complete(("bgp", "peers")) and len(known) == len(peers) > 0,
+        peers_complete=sound.complete(("bgp", "peers")) and len(known) == len(peers) > 0 and not cables,
         services={name: _service(sound, name) for name in sound.entries(("services",))},
         pools={name: _pool(sound, name) for name in sound.entries(("pools",))},
         pools_complete=sound.complete(("pools",)),
@@ -239,6 +242,7 @@ def draft(data: Any, broken: set[Path], lost: set[Path]) -> Draft:
         proxy_metrics_port=sound.number(
             ("haproxy", "metrics_port"), Cluster.model_fields["haproxy"].default.metrics_port
         ),
+        speaking=speaking(sound),
         dns=dnscheck.read(sound),
     )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lbnode.config.bgp import Attributes, Bgp, Peer
+from lbnode.config.bgp import Attributes, Bgp, Peer, Unnumbered
 from lbnode.config.dns import Dns
 from lbnode.config.frozen import Model
 from lbnode.config.http import Clients, FromDns, Haproxy, RawService, Route, ServerTls, Timeouts, Tls
@@ -66,6 +66,7 @@ __all__ = [
     "Service",
     "ServiceProbe",
     "Tunnel",
+    "Unnumbered",
     "UriPath",
 ]
 

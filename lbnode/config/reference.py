@@ -22,6 +22,7 @@ from lbnode.config.values import (
     FilePath,
     Hostname,
     HostPattern,
+    Interface,
     Name,
     Page,
     Program,
@@ -77,7 +78,7 @@ to mend it. `lbnode schema` prints a JSON Schema for editors.
 
 ## Example
 
-Three tiers: two routers as BGP peers in each family, three L4 nodes, four L7 nodes, four backends that have IPv6 only.
+Three tiers: two routers as BGP peers in each family, three L4 nodes, four L7 nodes, four backends.
 Users come from 203.0.113.0/24.
 
 ```yaml
@@ -155,6 +156,7 @@ LEAVES: dict[Any, str] = {
     IPv6Address: "IPv6 address",
     bool: "true or false",
     get_args(Name)[1]: "name",
+    get_args(Interface)[1]: "interface",
     get_args(UriPath)[1]: "URL path",
     get_args(Program)[1]: "absolute path",
     get_args(FilePath)[1]: "absolute path",

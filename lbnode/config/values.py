@@ -25,6 +25,7 @@ Number = TypeVar("Number", int, float)
 
 NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 PATH_PATTERN = r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]*"
+INTERFACE_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}"
 STATUS_PATTERN = r"[1-5]([0-9][0-9]|xx)"
 HOST_PATTERN = r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 DNS_PATTERN = r"(_[a-z0-9-]{1,15}\.){0,2}" + HOST_PATTERN
@@ -105,6 +106,13 @@ def _name(value: str) -> str:
     """Names reach haproxy.cfg and file names."""
     if not re.fullmatch(NAME_PATTERN, value):
         raise Mistake(f"{shown(value)} cannot be a name", NAME_RULE)
+    return value
+
+
+def _interface(value: str) -> str:
+    """It goes into a BGP speaker's configuration; the kernel takes 15 characters (IFNAMSIZ)."""
+    if not re.fullmatch(INTERFACE_PATTERN, value):
+        raise Mistake(f"{shown(value)} cannot be an interface", "use 1 to 15 letters, digits, '.', '_' or '-'")
     return value
 
 
@@ -278,6 +286,9 @@ IPAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 Ipv4 = Annotated[IPv4Address, BeforeValidator(_ipv4)]
 Ipv6 = Annotated[IPv6Address, BeforeValidator(_ipv6)]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME_PATTERN}$"})]
+Interface = Annotated[
+    str, AfterValidator(_interface), WithJsonSchema({"type": "string", "pattern": f"^{INTERFACE_PATTERN}$"})
+]
 UriPath = Annotated[str, AfterValidator(_uri_path), WithJsonSchema({"type": "string", "pattern": f"^{PATH_PATTERN}$"})]
 Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Status = Annotated[str, BeforeValidator(_status), WithJsonSchema({"type": "string", "pattern": f"^{STATUS_PATTERN}$"})]

@@ -23,6 +23,7 @@ NAMED: dict[Path, str] = {
     ("services",): "service",
     ("pools",): "pool",
     ("bgp", "peers"): "BGP peer",
+    ("bgp", "unnumbered"): "BGP peer",
     ("dns", "servers"): "DNS server",
     ("dns", "names"): "DNS name",
 }

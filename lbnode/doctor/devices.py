@@ -18,6 +18,7 @@ LOST = {
     "ip6tnl": f"IPv6 {_DROPPED}",
     "gre": f"IPv4 {_DROPPED}",
     "ip6gre": f"IPv6 {_DROPPED}",
+    "vrf": "FRR sees no route of its table, so it announces no VIP",
 }
 _UNHEARD = "where the way to a real server is narrow, IPv6 uploads stall: 'packet too big' is not heard"
 LOST_BY_L4 = {**LOST, "ip6tnl": _UNHEARD, "ip6gre": _UNHEARD}
@@ -56,7 +57,7 @@ def _stands(row: Row, broken: set[str]) -> bool:
 
 def _link(change: Change, apply: str, lost: Mapping[str, str]) -> Finding:
     link = cast("Link", change.row)
-    name = f"{'device' if link.type == 'dummy' else 'tunnel'} {link.name}"
+    name = f"{'device' if link.type in ('dummy', 'vrf') else 'tunnel'} {link.name}"
     if change.new is None:
         return Finding(name, "warn", "not wanted any more", apply)
     words = " ".join(f"{key} {value}" for key, value in change.differences().items())

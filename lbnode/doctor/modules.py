@@ -11,7 +11,14 @@ from lbnode.doctor.finding import Finding
 from lbnode.resources import FouPort, Link, MssClamp, PacketMark, Row, SourceAllow, SynLimit, VirtualService
 
 State = Literal["loaded", "built-in", "loadable", "missing", "unknown"]
-LINKS = {"dummy": "dummy", "ipip": "ipip", "ip6tnl": "ip6_tunnel", "gre": "ip_gre", "ip6gre": "ip6_gre"}
+LINKS = {
+    "dummy": "dummy",
+    "ipip": "ipip",
+    "ip6tnl": "ip6_tunnel",
+    "gre": "ip_gre",
+    "ip6gre": "ip6_gre",
+    "vrf": "vrf",
+}
 
 
 def needed(rows: Iterable[Row]) -> tuple[str, ...]:

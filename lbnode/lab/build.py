@@ -11,16 +11,17 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lbnode.errors import LbnodeError
-from lbnode.lab import dns, ecmp, layout, links, routing, web
+from lbnode.lab import dns, ecmp, frr, layout, links, routing, web
 from lbnode.lab.errors import LabError
 from lbnode.lab.namespaces import Node
 from lbnode.lab.topology import Hash, Machine, Topology
-from lbnode.templates import Templates
+from lbnode.templates import Templates, share
 
 FABRIC = "fabric"
 RUN = Path("/run/lab")
 """Inside a node: what the lab's own programs keep there."""
 BIRD_CONF, BIRD_SOCKET = RUN / "bird.conf", RUN / "bird.ctl"
+FRR_CONF = RUN / "frr.conf"
 WEB_CONF = RUN / "web.conf"
 DNS_FILES = RUN / "gdnsd"
 CLUSTER_FILE = Path("/etc/lb/cluster.yaml")
@@ -126,7 +127,7 @@ def templates(*folders: Path) -> Templates:
 def _write_files(lab: Lab) -> None:
     """The cluster file on every node that has a role; the configurations of routing daemons, web and DNS servers."""
     web.write_files(lab.files)
-    sources = templates(lab.topology.folder.parent, lab.topology.folder)
+    sources = templates(share("templates"), lab.topology.folder.parent, lab.topology.folder)
     cluster = lab.topology.cluster_file.read_text(encoding="utf-8")
     for name, machine in lab.topology.machines.items():
         node = lab.nodes[name]
@@ -135,6 +136,9 @@ def _write_files(lab: Lab) -> None:
                 node.write(CLUSTER_FILE, cluster)
             if machine.bird:
                 node.write(BIRD_CONF, routing.config(sources, machine.bird, lab.topology, name, RUN))
+            if machine.frr:
+                frr.prepare(node)
+                node.write(FRR_CONF, frr.readable(routing.config(sources, machine.frr, lab.topology, name, RUN)))
             if machine.role == "backend":
                 node.write(WEB_CONF, web.config(sources, name, RUN, lab.files))
             if name in dns.servers(lab.topology):

@@ -38,11 +38,12 @@ class RouteEntry(Model):
 
 
 class PlaceEntry(Model):
-    """Where a machine of the cluster file stands, with the addresses that it has there, and its BIRD if it has one."""
+    """Where a machine of the cluster file stands, with the addresses that it has there, and its routing daemon."""
 
     lan: str
     routes: tuple[RouteEntry, ...] = ()
     bird: str = ""
+    frr: str = ""
 
 
 class ClusterEntry(PlaceEntry):
@@ -65,6 +66,7 @@ class NodeEntry(Model):
     routes: tuple[RouteEntry, ...] = ()
     hash: Hash = "flow"
     bird: str = ""
+    frr: str = ""
     asn: int = Field(0, ge=0, le=4294967295)
     neighbors: tuple[Name, ...] = ()
     clients: bool = False
@@ -117,6 +119,7 @@ def resolve(source: TopologyFile, scale: str, cluster: Cluster, folder: Path) ->
             _routes(name, node.routes, standing, source.vips),
             hash=node.hash,
             bird=node.bird,
+            frr=node.frr,
             asn=node.asn,
             neighbors=_known(node.neighbors, source.nodes, f"connect {name} with"),
             clients=node.clients,
@@ -127,7 +130,7 @@ def resolve(source: TopologyFile, scale: str, cluster: Cluster, folder: Path) ->
         place = source.cluster.place(name)
         routes = _routes(name, place.routes, standing, source.vips)
         announces = bool(cluster.announced_by(name))
-        machines[name] = Machine(name, standing[name], routes, member.role, announces, bird=place.bird)
+        machines[name] = Machine(name, standing[name], routes, member.role, announces, bird=place.bird, frr=place.frr)
     return Topology(
         folder.name,
         source.title,

@@ -41,9 +41,9 @@ class Machine:
     """One namespace to be.
 
     `role` is that of the cluster file, empty for what is not in it; `announces`: its role has BGP sessions of its own.
-    What is not in the cluster file and stands on two LANs forwards. `bird` names the template of the machine's BIRD,
-    `asn` is the autonomous system of its routing daemon, `neighbors` are the machines this speaks with besides the
-    announcing ones. `clients`: users live here, at all of its addresses.
+    What is not in the cluster file and stands on two LANs forwards. `bird` and `frr` name the template of the machine's
+    BIRD or FRR, `asn` is the autonomous system of its routing daemon, `neighbors` are the machines this speaks with
+    besides the announcing ones. `clients`: users live here, at all of its addresses.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Machine:
     announces: bool = False
     hash: Hash = "flow"
     bird: str = ""
+    frr: str = ""
     asn: int = 0
     neighbors: tuple[str, ...] = ()
     clients: bool = False
@@ -104,7 +105,9 @@ class Topology:
     @property
     def routers(self) -> tuple[str, ...]:
         """The machines whose kernels hold the VIPs' routes: they have a routing daemon and forward."""
-        return tuple(name for name, machine in self.machines.items() if machine.bird and machine.forwards)
+        return tuple(
+            name for name, machine in self.machines.items() if (machine.bird or machine.frr) and machine.forwards
+        )
 
     @property
     def users(self) -> tuple[Machine, ...]:

@@ -1,4 +1,4 @@
-"""Devices by pyroute2: the dummy that carries VIPs and the tunnels that decapsulate.
+"""Devices by pyroute2: the dummy that carries VIPs, the tunnels that decapsulate, the VRF of announced routes.
 
 A fresh netlink socket for every call: an IPRoute latches an error it once had and then answers wrongly, and it is
 bound to the thread that made it, while the agent's passes run in whichever thread is free. Opening one costs a few
@@ -32,7 +32,7 @@ class Device:
     """`kind` is the kernel's name of its type, empty when it is not virtual.
 
     `local` is a tunnel's outer address; what keeps it from taking packets from any sender is told behind it, as in
-    `192.0.2.1 remote 192.0.2.9`. `checksum`: GRE packets must have one.
+    `192.0.2.1 remote 192.0.2.9`. `checksum`: GRE packets must have one. `table`: the routing table of a vrf.
     """
 
     index: int
@@ -41,6 +41,7 @@ class Device:
     local: str = ""
     up: bool = False
     checksum: bool = False
+    table: int = 0
 
 
 def dump() -> list[Device]:
@@ -56,9 +57,10 @@ def create(link: Link) -> None:
 
 
 def change(device: Device, link: Link) -> None:
-    """Gives a device of the same type other settings, in place. Raises OSError: EINVAL when the kernel cannot."""
+    """Gives a device of the same type other settings, in place. Raises OSError: EINVAL or EOPNOTSUPP when the kernel
+    cannot."""
     with _route() as route:
-        if (device.local, device.checksum) != (link.local, link.checksum):
+        if (device.local, device.checksum, device.table) != (link.local, link.checksum, link.table):
             route.link("set", index=device.index, kind=link.type, **_settings(link))
         if device.up != link.up:
             route.link("set", index=device.index, flags=int(link.up), change=IFF_UP)
@@ -89,7 +91,7 @@ def _settings(link: Link) -> Attributes:
             "ip6gre_iflags": socket.htons(flags),
             "ip6gre_flags": IP6_TNL_F_IGN_ENCAP_LIMIT,
         }
-    return {}
+    return {"vrf_table": link.table} if link.type == "vrf" else {}
 
 
 @contextmanager
@@ -107,12 +109,18 @@ def _route() -> Iterator[Any]:
 def _device(message: Any) -> Device:
     kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
     local, checksum = "", False
+    data = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
     if kind in TUNNELS:
-        data = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
         flags = _gre_flags(data, kind)
         local, checksum = _tunnel(data, kind, flags), bool(flags & GRE_CSUM)
     return Device(
-        message["index"], message.get_attr("IFLA_IFNAME"), kind, local, bool(message["flags"] & IFF_UP), checksum
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind=kind,
+        local=local,
+        up=bool(message["flags"] & IFF_UP),
+        checksum=checksum,
+        table=int(data.get_attr("IFLA_VRF_TABLE")) if kind == "vrf" else 0,
     )
 
 

@@ -60,7 +60,7 @@ def _is_ours(device: Device) -> bool:
 
 def _link(device: Device) -> Link:
     # A type that no desired row has is shown as it is, so that the diff repairs it.
-    return Link(device.name, cast("Any", device.kind), device.local, device.up, device.checksum)
+    return Link(device.name, cast("Any", device.kind), device.local, device.up, device.checksum, device.table)
 
 
 def _foreign(present: Sequence[Device], assigned: Sequence[Assigned], wanted: Sequence[Row]) -> list[str]:

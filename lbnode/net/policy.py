@@ -22,10 +22,7 @@ from lbnode.errors import LbnodeError, NotPermitted, NotReady
 from lbnode.net import rtnetlink
 from lbnode.net.rtnetlink import Message, attribute, number
 from lbnode.plan import Change
-from lbnode.resources import LOCAL_TABLE, LocalRoute, Row, Rule
-
-PROTOCOL = 76
-"""Says who made a rule or route (rtnetlink.h, RTPROT_*): a number that no known program uses."""
+from lbnode.resources import LOCAL_TABLE, PROTOCOL, LocalRoute, Row, Rule
 
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE, RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 24, 25, 26, 32, 33, 34
 RTA_DST, RTA_OIF, RTA_PREFSRC, RTA_TABLE = 1, 4, 7, 15

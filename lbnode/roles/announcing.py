@@ -10,7 +10,7 @@ from functools import lru_cache
 from lbnode.bgp import exabgp
 from lbnode.config.model import Attributes, Cluster, IPAddress, Peer
 from lbnode.resources import Announcement, File, Key, Row, Running
-from lbnode.roles import leaving
+from lbnode.roles import announced_routes, leaving
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 
 SINGLE = ("next_hop", "med", "local_preference", "prepend")
@@ -28,7 +28,9 @@ class Told:
 
 
 def speaker(inputs: Inputs) -> Desired:
-    """ExaBGP's configuration, and that it runs with it."""
+    """ExaBGP's configuration, and that it runs with it; for another speaker, what it reads the announcements by."""
+    if inputs.cluster.bgp.speaker == "table":
+        return announced_routes.device(inputs)
     config = exabgp.config(inputs.templates, inputs.cluster, inputs.name, inputs.paths)
     file = File(str(inputs.paths.exabgp_config), config, checker="exabgp")
     return Desired((file, Running("exabgp", exabgp.digest(config))))
@@ -36,12 +38,15 @@ def speaker(inputs: Inputs) -> Desired:
 
 def announcements(inputs: Inputs, verdicts: Mapping[IPAddress, Verdict]) -> Desired:
     """Every VIP whose verdict is good, to every peer of its family that this node speaks with."""
+    if inputs.cluster.bgp.speaker == "table":
+        return announced_routes.routes(inputs, verdicts)
     rows: list[Row] = []
     reasons: dict[Key, str] = {}
     for told in told_by(inputs.cluster, inputs.name, verdicts):
         row = announcement(told, inputs.cluster.bgp.local_asn)
         if leaving.is_second_choice(inputs, str(told.vip)):
-            row = leaving.second_choice(row, inputs.cluster.bgp.leaving)
+            bgp = inputs.cluster.bgp
+            row = leaving.second_choice(row, bgp.leaving, told.peer.asn == bgp.local_asn)
         verdict = verdicts[told.vip]
         reasons[row.key] = verdict.reason
         if verdict.good:
@@ -53,10 +58,7 @@ def told_by(cluster: Cluster, name: str, vips: Iterable[IPAddress]) -> list[Told
     """What a node would tell its peers of these VIPs, in the order of the VIPs, then of the peers."""
     node = cluster.nodes[name]
     peers = [peer for peer in cluster.bgp.peers.values() if peer.nodes is None or name in peer.nodes]
-    services: dict[IPAddress, list[Attributes]] = {}
-    for service in cluster.announced_by(name).values():
-        for vip in service.vips:
-            services.setdefault(vip, []).append(service.attributes)
+    services = by_vip(cluster, name)
     found = []
     for vip in vips:
         for peer in peers:
@@ -66,6 +68,15 @@ def told_by(cluster: Cluster, name: str, vips: Iterable[IPAddress]) -> list[Told
                 next_hop = attributes.next_hop or node.address(vip.version)
                 if next_hop is not None:
                     found.append(Told(vip, peer, attributes, next_hop))
+    return found
+
+
+def by_vip(cluster: Cluster, name: str) -> dict[IPAddress, list[Attributes]]:
+    """The VIPs that a node announces, each with what its services say."""
+    found: dict[IPAddress, list[Attributes]] = {}
+    for service in cluster.announced_by(name).values():
+        for vip in service.vips:
+            found.setdefault(vip, []).append(service.attributes)
     return found
 
 

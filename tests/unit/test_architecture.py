@@ -24,6 +24,7 @@ PURE = [
     "config/frozen.py",
     "config/crosscheck.py",
     "config/services.py",
+    "config/speaking.py",
     "config/balancing.py",
     "config/dns.py",
     "config/dnscheck.py",
@@ -54,6 +55,7 @@ PURE = [
     "doctor/bgp.py",
     "doctor/router.py",
     "lab/account.py",
+    "lab/served.py",
 ]
 IMPURE_MODULES = {
     "asyncio",

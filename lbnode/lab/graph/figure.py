@@ -125,7 +125,7 @@ def _kind(topology: Topology, machine: Machine) -> str:
 def _speakers(topology: Topology, machine: Machine) -> str:
     """What speaks BGP on a machine."""
     own = machine.announces and topology.cluster.bgp.speaker == "exabgp"
-    return ", ".join(name for name, there in (("ExaBGP", own), ("BIRD", machine.bird)) if there)
+    return ", ".join(name for name, there in (("ExaBGP", own), ("BIRD", machine.bird), ("FRR", machine.frr)) if there)
 
 
 def _block(topology: Topology, machines: Sequence[Machine], depth: int) -> Block:

@@ -8,6 +8,7 @@ from lbnode.lab.scenarios.scenario import Scenario
 SCENARIOS = {
     "anycast-bird": "lbnode.lab.scenarios.anycast_bird:SCENARIO",
     "anycast-exabgp": "lbnode.lab.scenarios.anycast_exabgp:SCENARIO",
+    "anycast-frr": "lbnode.lab.scenarios.anycast_frr:SCENARIO",
     "anycast-two-routers": "lbnode.lab.scenarios.anycast_two_routers:SCENARIO",
     "three-tier": "lbnode.lab.scenarios.three_tier:SCENARIO",
 }

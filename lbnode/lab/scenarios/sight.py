@@ -20,9 +20,10 @@ SO_ATTACH_FILTER = 26
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 ETH_P_ALL = 3
 RTM_GETROUTE, NLM_F_DUMP, NLMSG_DONE = 26, 0x301, 3
-RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_TABLE = 1, 5, 9, 15
+RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 1, 5, 9, 15, 18
 MAIN_TABLE = 254
 
+PROTOCOLS = {"TCP": "tcp", "UDP": "udp"}
 Service = tuple[str, int]
 """A VIP and a port."""
 
@@ -72,16 +73,29 @@ def _host_route(message: bytes, family: int) -> dict[str, frozenset[str]]:
     table = struct.unpack("=I", attributes[RTA_TABLE])[0] if RTA_TABLE in attributes else message[4]
     if table != MAIN_TABLE or length != (32 if family == socket.AF_INET else 128) or RTA_DST not in attributes:
         return {}
-    hops = [attributes[RTA_GATEWAY]] if RTA_GATEWAY in attributes else []
+    hops = _hops(attributes.items())
     rest = attributes.get(RTA_MULTIPATH, b"")
     while len(rest) >= 8:
         size = struct.unpack_from("=H", rest)[0]
-        hops += [value for kind, value in _attributes(rest[8:size]) if kind == RTA_GATEWAY]
+        hops += _hops(_attributes(rest[8:size]))
         rest = rest[(size + 3) & ~3 :]
     if not hops:
         return {}
-    address = socket.inet_ntop(family, attributes[RTA_DST])
-    return {address: frozenset(socket.inet_ntop(family, hop) for hop in hops)}
+    return {str(ip_address(attributes[RTA_DST])): frozenset(hops)}
+
+
+def _hops(attributes: Iterable[tuple[int, bytes]]) -> list[str]:
+    """Gateways; RTA_VIA is one of the other family, with that family's number before it (struct rtvia)."""
+    found = [
+        value if kind == RTA_GATEWAY else value[2:] for kind, value in attributes if kind in (RTA_GATEWAY, RTA_VIA)
+    ]
+    return [str(ip_address(value)) for value in found]
+
+
+def link_locals(node: Node) -> list[str]:
+    """The IPv6 addresses of a node's interfaces that are good on one link only."""
+    rows = [line.split() for line in _proc(node, "if_inet6").splitlines()]
+    return [str(ip_address(bytes.fromhex(words[0]))) for words in rows if words[3] == "20"]
 
 
 def _proc(node: Node, name: str) -> str:
@@ -108,13 +122,13 @@ def weights(node: Node) -> dict[Service, dict[str, int]]:
 
 
 def connections(node: Node) -> dict[Flow, str]:
-    """The L4 node's connection table, TCP: flow -> real server. Rows stay for a while after a connection's end."""
+    """The L4 node's connection table: flow -> real server. Rows stay for a while after a flow's end."""
     flows = {}
     for line in _proc(node, "ip_vs_conn").splitlines()[1:]:
         words = line.split()
-        if words[0] == "TCP":
+        if words[0] in PROTOCOLS:
             source, vip, real = (_address(words[index]) for index in (1, 3, 5))
-            flows[Flow(source, int(words[2], 16), vip)] = real
+            flows[Flow(source, int(words[2], 16), vip, PROTOCOLS[words[0]])] = real
     return flows
 
 
