@@ -23,6 +23,11 @@ NOTES = """\
   announcements to a running ExaBGP and wait until it has taken them, read everything back. It starts as after a reboot:
   ExaBGP's configuration file is there already. keepalived does the IPVS part alone: it has no checkers here.
 - **SIGHUP** is measured from the signal to the weight in the kernel; so is the agent, from the saving of the file.
+- **The router's kernel**: one LAN with a router (BIRD, `merge paths`), lbnode and twice ExaBGP with `exabgp healthcheck
+  --withdraw-on-down` (every 1 s and every 10 s, else as it comes: three checks to rise and to fall), a web server and a
+  `disable` file each. From the moment it happens to the moment the kernel has, or has no more, the route. lbnode is a
+  backend that announces itself, with its own defaults (a check every second, two to rise and to fall). The three go
+  through their rounds side by side.
 - **HAProxy** is measured on loopback of the host. The plain side of the 60 changes starts a new process with `-sf` each
   time, with the same file but for `option idle-close-on-response`; its clients mostly notice a closed connection before
   they use it, and have to connect again. The layout beside the maintenance file has socat as its
@@ -59,7 +64,7 @@ def _table(figures: Sequence[Figure], peers: Sequence[str]) -> list[str]:
     head = ["what", "where", "unit", OURS, *(f"{peer}" for peer in peers), "goal", "reached"]
     lines = [_line(head), _line(["---", "---", "---", *["---:"] * (1 + len(peers)), "---", "---"])]
     for figure in figures:
-        cells = [figure.what, figure.where, figure.unit, _number(figure.median(OURS))]
+        cells = [figure.what, figure.where, figure.unit, _side(figure, OURS)]
         cells += [_beside(figure, peer) if peer in figure.values else "" for peer in peers]
         lines.append(_line([*cells, _goal(figure), {None: "", True: "yes", False: "**no**"}[figure.reached]]))
     return lines
@@ -69,7 +74,14 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _side(figure: Figure, side: str) -> str:
+    middle = _number(figure.median(side))
+    return f"{middle}; worst {_number(max(figure.values[side]))}" if figure.worst else middle
+
+
 def _beside(figure: Figure, peer: str) -> str:
+    if figure.worst:  # times of which many are 0 have no ratio
+        return _side(figure, peer)
     ratio = f" ({figure.ratio(peer):.1f}x)" if figure.median(OURS) else ""
     return _number(figure.median(peer)) + ratio
 

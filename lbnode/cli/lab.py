@@ -104,6 +104,26 @@ def graph(topology: str, scale: str) -> int:
 @lab.command()
 @click.argument("topology")
 @scale_option
+@click.option("--only", "victims", multiple=True, metavar="PROGRAM", help="Harm this one only (several times: these).")
+@click.option("--fault", "faults", multiple=True, metavar="NAME", help="In this way only (several times: these).")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
+@logs_option
+def faults(
+    topology: str, scale: str, victims: Sequence[str], faults: Sequence[str], json_file: Path | None, logs: Path | None
+) -> int:
+    """Kill, stop and crash the programs that announce, one by one; say what routers and clients see."""
+    folder = _work(logs)
+    options = [*(f"--only={name}" for name in victims), *(f"--fault={name}" for name in faults)]
+    status = _on_a_kernel(["faults", str(_folder(topology)), scale, str(folder), *options], folder)
+    result = folder / "faults.json"
+    if json_file and result.exists():
+        json_file.write_bytes(result.read_bytes())
+    return status
+
+
+@lab.command()
+@click.argument("topology")
+@scale_option
 def up(topology: str, scale: str) -> int:
     """Bring a topology up in the background, with everything running."""
     from lbnode.lab import session
