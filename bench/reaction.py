@@ -1,8 +1,8 @@
 """How long until a router's kernel knows? From what happens on a node that announces to the route in the router.
 
 lbnode, by ExaBGP and by BIRD with BFD, and ExaBGP's own health check, this at two intervals, on one LAN in one boot;
-each round everything happens once to each. A side goes its own way in a thread of its own, for the slowest takes minutes
-where the others take seconds.
+each round everything happens once to each. A side goes its own way in a thread of its own, for the slowest takes
+minutes where the others take seconds.
 """
 
 import threading
