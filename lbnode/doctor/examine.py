@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbnode.bgp.driver import ExabgpDriver
+from lbnode.bgp.table import TableDriver
 from lbnode.bgp.told import read_told
 from lbnode.config.model import Cluster, Node
-from lbnode.doctor import bgp, devices, host, modules, packets, programs, rights, rules, second_chance, settings
+from lbnode.doctor import bgp, devices, host, modules, packets, programs, rights, rules, second_chance, settings, table
 from lbnode.doctor.finding import Finding
 from lbnode.drivers import Driver
 from lbnode.errors import LbnodeError, Missing, NotPermitted
@@ -20,7 +21,7 @@ from lbnode.net.fou import FouDriver
 from lbnode.net.links import LinkDriver
 from lbnode.net.sysctl import SysctlDriver
 from lbnode.node import Identity
-from lbnode.resources import Address, File, FouPort, Link, MssClamp, Row, Running, Sysctl
+from lbnode.resources import Address, AnnouncedRoute, File, FouPort, Link, MssClamp, Row, Running, Sysctl
 from lbnode.roles import desired, mss
 from lbnode.roles.inputs import Inputs
 from lbnode.templates import load as load_templates
@@ -219,6 +220,8 @@ def _bgp(patient: Patient) -> list[Finding]:
     vips = [str(vip) for service in cluster.announced_by(name).values() for vip in service.vips]
     if not vips:
         return []
+    if cluster.bgp.speaker == "table":
+        return _by_table(patient, vips)
     peers = bgp.spoken_with(cluster, name)
     told = read_told(patient.identity.paths)
     found = [programs.installed("exabgp", host.exabgp_version()), *bgp.sessions(peers, told.peers if told else {})]
@@ -231,6 +234,16 @@ def _bgp(patient: Patient) -> list[Finding]:
         found += bgp.relay(told.problem, told.agent_gone, cluster.bgp.dead_man.then)
         found += bgp.announced(prefixes, dict.fromkeys(vips), local, refused, patient.apply)
     return [*found, bgp.ecmp(cluster), *bgp.lingering(peers)]
+
+
+def _by_table(patient: Patient, vips: list[str]) -> list[Finding]:
+    cluster, wanted = patient.cluster, [AnnouncedRoute(vip, patient.cluster.bgp.table) for vip in vips]
+    observed = TableDriver().observe(wanted)
+    prefixes = {row.prefix.partition("/")[0]: {""} for row in observed.rows if isinstance(row, AnnouncedRoute)}
+    local = {one.address for one in addresses.dump()}
+    found = [*table.speakers(cluster, patient.identity.name, host.running(table.PROGRAMS))]
+    found += bgp.announced(prefixes, dict.fromkeys(vips), local, {}, patient.apply)
+    return [*found, *table.strangers(observed.foreign), bgp.ecmp(cluster)]
 
 
 def _second_chance(patient: Patient) -> Iterable[Finding]:

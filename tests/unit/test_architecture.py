@@ -56,6 +56,7 @@ PURE = [
     "doctor/devices.py",
     "doctor/packets.py",
     "doctor/programs.py",
+    "doctor/table.py",
     "doctor/rights.py",
     "doctor/bgp.py",
     "doctor/router.py",
