@@ -38,6 +38,26 @@ NOTES = """\
 - **The classifier** runs by BPF_PROG_TEST_RUN, with real sockets: a million times the same packet (warm), or one packet
   of each of 1,000 flows (single runs, each with the reading of the clock in it, which the empty program's have too).
   A table is written beside the one in use; the memory is that of one, whatever is in it.
+
+## Why some goals are not reached
+
+- **The whole `lbnode apply`.** A no-op `apply` of a small cluster takes most of the time that the large one takes:
+  Python's start, some 650 modules (on this kernel every one is looked for and read through the host's file system;
+  the largest parts are aiohttp, pydantic and pyroute2), ExaBGP's answer. What grows with the table is the smaller
+  part.
+- **One weight changes.** A pass reads all 10,000 rows and compares them before it writes one, because it trusts
+  nothing that it remembers; reading alone is half of the figure, and comparing a quarter. keepalived does not look at
+  the kernel: its time is that of reading its own file. A pass that read only the rows it is about to change would
+  repair no drift, and would be another path than the one that is tested.
+- **The agent, from a saved file.** Beside the pass it reads the file and works out the rows that are wanted anew;
+  both are Python. What many services say of the same real servers is worked out once.
+- **The idle agent.** Drift has to be found within 10 s, so every row must be read every 10 s. IPVS tells nobody that
+  its table has changed, has no counter that would show it, and says how many destinations a service has only by
+  listing them: one request, one answer and one end per service, 9,000 system calls for 3,000 services, and some 400
+  bytes per destination, most of them counters. Looking at a part of the services each time would spread the work, not
+  lessen it. `/proc/net/ip_vs` is shorter, but lacks tunnels and thresholds, and leaves services out where other
+  namespaces have some too. What is left is to promise a longer time; for so large a table that is not worth 3 % of
+  one processor.
 """
 
 

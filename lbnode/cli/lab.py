@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
+from lbnode.lab.stacks.choice import STACKS
 from lbnode.templates import share
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-STACKS = ("lbnode", "lbnode-without-second-chance", "keepalived")
 scale_option = click.option("--scale", default="small", show_default=True, help="How large: a scale of the topology.")
 logs_option = click.option(
     "--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep the nodes' logs here."
@@ -21,7 +21,7 @@ logs_option = click.option(
 
 def stack_option(text: str, default: str | None = None) -> Callable[[Command], Command]:
     return click.option(
-        "--stack", type=click.Choice(STACKS), default=default, show_default=default is not None, help=text
+        "--stack", type=click.Choice(tuple(STACKS)), default=default, show_default=default is not None, help=text
     )
 
 

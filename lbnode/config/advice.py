@@ -52,7 +52,7 @@ def _alone(cluster: Cluster) -> Iterator[str]:
 
 
 def _leaving(cluster: Cluster) -> Iterator[str]:
-    """A second choice that routers would not take for one, and a rule that nobody carries out."""
+    """A second choice that routers would not take for one."""
     bgp = cluster.bgp
     levels = [bgp.attributes, *(peer.attributes for peer in bgp.peers.values())]
     levels += [service.attributes for service in cluster.services.values()]
@@ -70,8 +70,6 @@ def _leaving(cluster: Cluster) -> Iterator[str]:
             f"bgp.leaving.local_preference is {bgp.leaving.local_preference}, and one of {lowest} is announced: nodes "
             "that leave would not be the last choice"
         )
-    if bgp.speaker == "table" and bgp.dead_man.then == "withdraw":
-        yield "bgp.dead_man has no effect with speaker: table: the routes of an agent that is gone stay"
 
 
 def _edge(cluster: Cluster) -> Iterator[str]:

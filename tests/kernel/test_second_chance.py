@@ -1,8 +1,8 @@
 """Flows that two L4 nodes disagree about, because real servers came, drained or came back: with a second chance they go
 on, without one they are reset. Real packets, real sockets, both families.
 
-Flows begin at both L4 nodes; then something changes, and then each L4 node in turn carries all of them, so that most
-meet one that has no entry for them.
+Flows begin at one L4 node; then something changes, and then the other one carries all of them, which has no entry for
+any.
 """
 
 import selectors
@@ -14,13 +14,14 @@ import pytest
 from direct_site import KEY, VIP, Site, built, cluster, only
 from echo import DEADLINE_S, Flow, answers
 
-from lbnode import impact
+from lbnode import impact, maglev
 from lbnode.chance import generations, program
 from lbnode.chance.driver import ChanceDriver
 from lbnode.chance.generations import Past
 from lbnode.config.model import Cluster
 from lbnode.lab import links
 from lbnode.lab.links import Route
+from lbnode.maglev import Table
 from lbnode.reconcile import run
 from lbnode.roles import desired
 from lbnode.roles.inputs import Chance, Inputs
@@ -80,6 +81,8 @@ def chances(site: Site) -> Chances:
 
 
 def opened(site: Site) -> list[Flow]:
+    """All of them by the first L4 node."""
+    over(site, ["l4-1"])
     return [*site.open(4, FLOWS), *site.open(6, FLOWS)]
 
 
@@ -91,9 +94,9 @@ def over(site: Site, names: Sequence[str]) -> None:
 
 
 def moved(site: Site, flows: Sequence[Flow]) -> dict[str, int]:
-    """What becomes of the flows, met by one L4 node after the other."""
+    """What becomes of the flows, met by the other L4 node and then by both."""
     found: dict[str, int] = {}
-    for names in (["l4-1"], ["l4-2"], ["l4-1", "l4-2"]):
+    for names in (["l4-2"], ["l4-1", "l4-2"]):
         over(site, names)
         for word, count in answers(flows).items():
             found[word] = found.get(word, 0) + count
@@ -135,11 +138,10 @@ def test_no_flow_breaks(site: Site, chances: Chances, before: Callable[[Site], N
         before(site)
         chances.learn()
     flows = opened(site)
-    assert moved(site, flows) == {"own": 3 * len(flows)}
     assert chances.counted("forwarded") == 0
     change(site)  # type: ignore[operator]
     chances.learn()
-    assert moved(site, flows) == {"own": 3 * len(flows)}
+    assert moved(site, flows) == {"own": 2 * len(flows)}
     assert chances.counted("forwarded") > 0
     assert chances.counted("alone") == chances.counted("two-hops") == chances.counted("stranger") == 0
     settled = chances.counted("forwarded")
@@ -150,8 +152,6 @@ def test_no_flow_breaks(site: Site, chances: Chances, before: Callable[[Site], N
 def test_without_one_some_are_reset(site: Site) -> None:
     """What the others show would be worth nothing if it were so anyhow."""
     flows = opened(site)
-    over(site, ["l4-1"])
-    assert answers(flows) == {"own": len(flows)}
     added(site)
     over(site, ["l4-2"])
     assert answers(flows).get("reset", 0) > 0
@@ -161,7 +161,7 @@ def test_real_servers_that_hear_late_save_them_too(site: Site, chances: Chances)
     """Nobody has told them yet of the one that was added, and which now gets flows of theirs."""
     flows = opened(site)
     added(site)
-    assert moved(site, flows) == {"own": 3 * len(flows)}
+    assert moved(site, flows) == {"own": 2 * len(flows)}
     assert chances.counted("forwarded") > 0
 
 
@@ -174,22 +174,35 @@ def test_two_changes_need_two_hops(site: Site, chances: Chances) -> None:
     added(site)
     returned(site)
     chances.learn()
-    assert moved(site, [*first, *second]) == {"own": 3 * len([*first, *second])}
+    assert moved(site, [*first, *second]) == {"own": 2 * len([*first, *second])}
     assert chances.counted("forwarded-again") > 0
 
 
 def test_two_mib_go_through_the_detour(site: Site, chances: Chances) -> None:
-    """The client's side of each flow that has to take it."""
+    """By flows that the other L4 node sends to the wrong server, in segments that fit into the tunnel: fragments of the
+    outer packet are not sent on. Real servers tell clients so (MssClamp); this kernel has no nf_tables for that."""
+    site.nodes["client"].run(["ip", "link", "set", "eth0", "mtu", "1400"], check=True)
     flows = opened(site)
     added(site)
     chances.learn()
-    over(site, ["l4-1"])
-    assert answers(flows) == {"own": len(flows)}
-    before = chances.counted("forwarded")
-    for flow in flows[::10]:
-        _upload(flow, 1 << 21)
-        assert flow.says() == flow.server
-    assert chances.counted("forwarded") > before
+    over(site, ["l4-2"])
+    for version in (4, 6):
+        table = chances.past.generations(str(KEY[version]))[0].table
+        detoured = [flow for flow in flows if _is_detoured(site, flow, table, version)][:3]
+        assert detoured
+        before = chances.counted("forwarded")
+        for flow in detoured:
+            _upload(flow, 1 << 21)
+            assert flow.says() == flow.server
+        assert chances.counted("forwarded") > before + len(detoured)
+
+
+def _is_detoured(site: Site, flow: Flow, table: Table, version: int) -> bool:
+    source, port, *_ = flow.end.getsockname()
+    if (":" in source) != (version == 6):
+        return False
+    target = maglev.lookup(table, source, port).server
+    return target is not None and target.address != site.address(flow.server, version)
 
 
 def _upload(flow: Flow, size: int) -> None:

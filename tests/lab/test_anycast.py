@@ -34,7 +34,7 @@ CLAIMS = [
     ("anycast-two-routers", r"web server of s1 killed -> r3 in the kernel of cr1.*\n.*; then s2 80 \(100 %\)"),
     ("anycast-bird", r"table of edge: server-1 with local preference 100, server-2 with local preference 50"),
     ("anycast-bird", r"server-1 answers 203\.0\.113\.\d+.*, 5 times of 5\n.*server-2 answers 203\.0\.113\.\d+"),
-    ("anycast-bird", r"BGP stopped on server-2 -> server-1 alone"),
+    ("anycast-bird", r"BIRD stopped on server-2 -> server-1 alone"),
     ("anycast-bird", r"web server of server-1 killed -> server-2 in the kernel of edge: \d+ ms"),
     ("anycast-bird", r"web server of server-1 started -> server-1 again: \d+ ms"),
     ("anycast-bird", r"isp has no route to 198\.51\.100\.1 any more"),

@@ -12,6 +12,7 @@ from lbnode.lab import programs, routing
 from lbnode.lab.account import FlowReport
 from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, RUN, templates
 from lbnode.lab.clients.crowd import Crowd, pairs
+from lbnode.lab.scenarios.network import PORT
 from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.scenario import Steps, show
 from lbnode.lab.scenarios.stage import Stage
@@ -132,11 +133,18 @@ def shares(counts: Mapping[str, int]) -> str:
 
 def reconfigure(stage: Stage, router: str, template: str) -> None:
     """Gives a router's BIRD another configuration, from a template of the topology."""
-    topology, node = stage.lab.topology, stage.node(router)
+    topology = stage.lab.topology
     sources = templates(topology.folder.parent, topology.folder)
-    node.write(BIRD_CONF, routing.config(sources, template, topology, router, RUN))
+    give_bird(stage, router, routing.config(sources, template, topology, router, RUN))
+
+
+def give_bird(stage: Stage, name: str, text: str) -> None:
+    """Another configuration, which BIRD takes while it runs."""
+    node = stage.node(name)
+    node.write(BIRD_CONF, text)
     done = node.run(["birdc", "-s", str(BIRD_SOCKET), "configure"])
-    expect("Reconfigured" in done.stdout or "Reconfiguration in progress" in done.stdout, "BIRD takes it", done.stdout)
+    taken = ("Reconfigured", "Reconfiguration in progress")
+    expect(any(word in done.stdout for word in taken), f"BIRD on {name} takes it", done.stdout)
 
 
 @dataclass(frozen=True)
@@ -166,7 +174,7 @@ class Requests:
         for user in stage.lab.topology.users:
             asks = pairs(vips or stage.vips, user.every_address)
             count = max(1, CLIENTS // len(self._crowds))
-            flows = [("short", source, vip) for source, vip in islice(cycle(asks), count)]
+            flows = [("short", source, vip, PORT) for source, vip in islice(cycle(asks), count)]
             stage.crowds[user.name].start(GROUP, flows, TICK_S, PATIENCE_S)
         self._began = time.monotonic()
 

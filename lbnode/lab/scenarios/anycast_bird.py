@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from lbnode.lab.build import BIRD_SOCKET, CLUSTER_FILE
 from lbnode.lab.clients.crowd import Reply
 from lbnode.lab.nat import forwarded
-from lbnode.lab.programs import EXABGP, WEB
+from lbnode.lab.programs import BIRD, WEB
 from lbnode.lab.scenarios import anycast
 from lbnode.lab.scenarios.anycast import (
     Felt,
     expect_answers,
+    give_bird,
     reconfigure,
     shares,
     switched,
@@ -52,10 +53,10 @@ def address(stage: Stage) -> None:
 
 
 def halt(stage: Stage) -> None:
-    """The BGP speaker of one server is stopped, as by an operator, and started."""
-    speaker = stage.key(SECOND, EXABGP)
+    """BIRD on one server is stopped, as by an operator, and started."""
+    speaker = stage.key(SECOND, BIRD)
     seconds, felt = switched(stage, lambda: stage.supervisor.stop(speaker), EDGE, [FIRST])
-    _answered_by(stage, FIRST, f"BGP stopped on {SECOND} -> {FIRST} alone in the kernel of {EDGE}", seconds, felt)
+    _answered_by(stage, FIRST, f"BIRD stopped on {SECOND} -> {FIRST} alone in the kernel of {EDGE}", seconds, felt)
     stage.supervisor.start(speaker)
     seconds = until_carried(stage, EDGE, BOTH)
     stage.report.found(f"started: both after {seconds:.1f} s; {shares(expect_answers(stage, BOTH))}")
@@ -136,15 +137,19 @@ def _words(known: dict[str, int]) -> str:
 
 
 def _cluster_file(stage: Stage, name: str) -> None:
+    """Another cluster file for both servers, and for their BIRD what `lbnode render bird` makes of it."""
     text = (stage.lab.topology.folder / name).read_text(encoding="utf-8")
     for server in BOTH:
         stage.node(server).write(CLUSTER_FILE, text)
+        done = stage.lbnode(server, "render", "bird")
+        expect(done.status == 0, "lbnode render bird works", done)
+        give_bird(stage, server, done.out)
 
 
 STEPS = (
     Step("tables", "the routers' tables", once(tables)),
     Step("address", "the client's address decides", once(address)),
-    Step("halt", "BGP is stopped on server-2", once(halt)),
+    Step("halt", "BIRD is stopped on server-2", once(halt)),
     Step("preferred", "server-1 is preferred", once(preferred)),
     Step("nat", "no public address on the servers", once(nat)),
 )
