@@ -15,13 +15,15 @@ OURS = "lbnode"
 @dataclass(frozen=True)
 class Figure:
     """`values`: side -> one number per round, in `unit` (ms, MB, %). `goal`: how many times faster lbnode is to be than
-    each of the others; or, where there are no others, how many units it may take at most. 0 is no goal."""
+    each of the others; or, where there are no others, how many units it may take at most. 0 is no goal. `worst`: the
+    worst round is worth a word beside the median."""
 
     what: str
     unit: str
     values: Mapping[str, list[float]] = field(default_factory=dict)
     goal: float = 0
     where: str = "lab kernel"
+    worst: bool = False
 
     @property
     def others(self) -> list[str]:

@@ -23,6 +23,11 @@ NOTES = """\
   announcements to a running ExaBGP and wait until it has taken them, read everything back. It starts as after a reboot:
   ExaBGP's configuration file is there already. keepalived does the IPVS part alone: it has no checkers here.
 - **SIGHUP** is measured from the signal to the weight in the kernel; so is the agent, from the saving of the file.
+- **The router's kernel**: one LAN with a router (BIRD, `merge paths`), lbnode and twice ExaBGP with `exabgp healthcheck
+  --withdraw-on-down` (every 1 s and every 10 s, else as it comes: three checks to rise and to fall), a web server and a
+  `disable` file each. From the moment it happens to the moment the kernel has, or has no more, the route. lbnode is a
+  backend that announces itself, with its own defaults (a check every second, two to rise and to fall). The three go
+  through their rounds side by side.
 - **HAProxy** is measured on loopback of the host. The plain side of the 60 changes starts a new process with `-sf` each
   time, with the same file but for `option idle-close-on-response`; its clients mostly notice a closed connection before
   they use it, and have to connect again. The layout beside the maintenance file has socat as its
@@ -33,6 +38,26 @@ NOTES = """\
 - **The classifier** runs by BPF_PROG_TEST_RUN, with real sockets: a million times the same packet (warm), or one packet
   of each of 1,000 flows (single runs, each with the reading of the clock in it, which the empty program's have too).
   A table is written beside the one in use; the memory is that of one, whatever is in it.
+
+## Why some goals are not reached
+
+- **The whole `lbnode apply`.** A no-op `apply` of a small cluster takes most of the time that the large one takes:
+  Python's start, some 650 modules (on this kernel every one is looked for and read through the host's file system;
+  the largest parts are aiohttp, pydantic and pyroute2), ExaBGP's answer. What grows with the table is the smaller
+  part.
+- **One weight changes.** A pass reads all 10,000 rows and compares them before it writes one, because it trusts
+  nothing that it remembers; reading alone is half of the figure, and comparing a quarter. keepalived does not look at
+  the kernel: its time is that of reading its own file. A pass that read only the rows it is about to change would
+  repair no drift, and would be another path than the one that is tested.
+- **The agent, from a saved file.** Beside the pass it reads the file and works out the rows that are wanted anew;
+  both are Python. What many services say of the same real servers is worked out once.
+- **The idle agent.** Drift has to be found within 10 s, so every row must be read every 10 s. IPVS tells nobody that
+  its table has changed, has no counter that would show it, and says how many destinations a service has only by
+  listing them: one request, one answer and one end per service, 9,000 system calls for 3,000 services, and some 400
+  bytes per destination, most of them counters. Looking at a part of the services each time would spread the work, not
+  lessen it. `/proc/net/ip_vs` is shorter, but lacks tunnels and thresholds, and leaves services out where other
+  namespaces have some too. What is left is to promise a longer time; for so large a table that is not worth 3 % of
+  one processor.
 """
 
 
@@ -59,7 +84,7 @@ def _table(figures: Sequence[Figure], peers: Sequence[str]) -> list[str]:
     head = ["what", "where", "unit", OURS, *(f"{peer}" for peer in peers), "goal", "reached"]
     lines = [_line(head), _line(["---", "---", "---", *["---:"] * (1 + len(peers)), "---", "---"])]
     for figure in figures:
-        cells = [figure.what, figure.where, figure.unit, _number(figure.median(OURS))]
+        cells = [figure.what, figure.where, figure.unit, _side(figure, OURS)]
         cells += [_beside(figure, peer) if peer in figure.values else "" for peer in peers]
         lines.append(_line([*cells, _goal(figure), {None: "", True: "yes", False: "**no**"}[figure.reached]]))
     return lines
@@ -69,7 +94,14 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _side(figure: Figure, side: str) -> str:
+    middle = _number(figure.median(side))
+    return f"{middle}; worst {_number(max(figure.values[side]))}" if figure.worst else middle
+
+
 def _beside(figure: Figure, peer: str) -> str:
+    if figure.worst:  # times of which many are 0 have no ratio
+        return _side(figure, peer)
     ratio = f" ({figure.ratio(peer):.1f}x)" if figure.median(OURS) else ""
     return _number(figure.median(peer)) + ratio
 

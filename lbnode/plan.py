@@ -213,9 +213,9 @@ def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row]) -> list[str]:
     for row in have.values():
         if not isinstance(row, DestinationOrder) or row.service.carries_probes:
             continue
-        if (VirtualService.KIND, *row.service) not in want:
-            continue
         wanted = want.get(row.key)
+        if wanted == row or (VirtualService.KIND, *row.service) not in want:
+            continue
         staying = set(wanted.names) if isinstance(wanted, DestinationOrder) else set()
         gone = sum(name not in staying for name in row.names)
         if 2 * gone > len(row.names):

@@ -100,8 +100,12 @@ def _carry_out(first: Plan, look: Callable[[], Plan], drivers: Sequence[Driver])
 
 
 def _additions(wanted: Desired, drivers: Sequence[Driver]) -> Plan:
-    found = plan(wanted, drivers)
-    return replace(found, changes=tuple(change for change in found.changes if change.new is not None), waiting=())
+    """What is wanted and not so. All else that is there, be it a large table, is not compared with anything, but for
+    announcements: they say which VIPs clients' packets come for."""
+    keys = {row.key for row in wanted.rows}
+    seen = chain.from_iterable(driver.observe(wanted.of(driver.kinds)).rows for driver in drivers)
+    found = diff((row for row in seen if isinstance(row, ANNOUNCING) or row.key in keys), wanted.rows, wanted.reasons)
+    return replace(found, changes=tuple(change for change in found.changes if change.new is not None))
 
 
 def apply(wanted: Plan, drivers: Sequence[Driver]) -> list[Result]:

@@ -17,14 +17,16 @@ from typing import Any
 from lbnode.agent import control, events, pages
 from lbnode.agent.drift import mended
 from lbnode.agent.generations import Tables
+from lbnode.agent.haste import Haste
 from lbnode.agent.http import Guests, Site
 from lbnode.agent.journal import Journal
 from lbnode.agent.leaving import STOPPED, Leaver
 from lbnode.agent.pulse import Pulse
+from lbnode.agent.source import Source
 from lbnode.agent.systemd import notify
 from lbnode.chance import program as classifier
 from lbnode.config.model import Cluster
-from lbnode.errors import ConfigError, LbnodeError
+from lbnode.errors import LbnodeError
 from lbnode.health.monitor import Monitor, Pace
 from lbnode.health.state import Probe
 from lbnode.lock import exclusive
@@ -37,12 +39,11 @@ from lbnode.node import (
     announces,
     drivers,
     groundwork,
-    load_cluster,
     note_flaps,
 )
-from lbnode.plan import Change, Plan
+from lbnode.plan import Plan
 from lbnode.reconcile import Pass, ensure, run
-from lbnode.resources import Running, ServerState
+from lbnode.resources import Running
 from lbnode.roles.inputs import Desired
 
 log = logging.getLogger("lbnode")
@@ -62,8 +63,7 @@ class Agent:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._drivers = drivers(identity)
-        self._cluster: Cluster = load_cluster(identity)
-        self._cluster_stamp = self._stamp()
+        self._source = Source(identity)
         self._reading = files.read(identity.paths, identity.role, time.time())
         self._decisions = Decisions(identity)
         self._desired = Desired()
@@ -78,7 +78,7 @@ class Agent:
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
-        self._hastened: ServerState | None = None
+        self._haste = Haste(self._drivers, self._journal)
         self._asking = (self._cluster, Guests(self._cluster, self._cluster.agent_check.allow))
         self._tables = Tables(identity, lambda: self._rouse("L4 nodes' tables changed"))
         made = pages.of(lambda: (self.status(), self._cluster, self._desired), self._tables.page)
@@ -100,11 +100,11 @@ class Agent:
             log.info("agent of %s (%s) begins", identity.name, identity.role)
             try:
                 await self._passes()
+                self._pulse.stop()  # only one that ends in good order is not missed
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                self._pulse.stop()
                 for server in servers:
                     server.close()
                 await self._site.close()
@@ -142,6 +142,10 @@ class Agent:
             found["second_chance"] = classifier.seen(identity.paths.bpf)
         return found
 
+    @property
+    def _cluster(self) -> Cluster:
+        return self._source.cluster
+
     def _speaker(self) -> dict[str, Any]:
         """What ExaBGP says of peers; other speakers are asked by their own programs."""
         if self._cluster.bgp.speaker != "exabgp":
@@ -172,13 +176,10 @@ class Agent:
 
     async def _follow_files(self) -> None:
         """Takes in what the operator's files say now, and probes what they ask for before deciding on it."""
-        stamp = self._stamp()
-        if stamp != self._cluster_stamp:
-            self._cluster_stamp = stamp
-            self._reload()
+        self._source.follow(self._journal.tell)
         self._admin()
         if self._identity.role == "l7":
-            await asyncio.to_thread(self._hasten)
+            await asyncio.to_thread(self._haste.tell_haproxy, self._reading.state)
         self._journal.tell("metrics", await self._site.follow(self._cluster))
         await self._tables.follow(self._cluster)
         pace, probes = self._cluster.probe, self._decisions.probes(self._cluster)
@@ -200,31 +201,6 @@ class Agent:
             self._journal.tell("probes", str(error))
         else:
             self._journal.tell("probes", "")
-
-    def _hasten(self) -> None:
-        """What people have set the node to, told to HAProxy before the whole picture is looked at: its health URI is
-        what keeps new flows away. The pass that follows finds it done, or does it."""
-        from lbnode.roles.l7 import enabler_of
-
-        admin = self._reading.state
-        wanted = enabler_of(admin)
-        if wanted == self._hastened:
-            return
-        change = Change(self._hastened, wanted, str(admin))
-        for driver in self._drivers:
-            if ServerState in driver.kinds:
-                self._journal.made("agent-check", driver.apply([change]))
-        self._hastened = wanted
-
-    def _reload(self) -> None:
-        try:
-            self._cluster = load_cluster(self._identity)
-        except LbnodeError as error:
-            count = f"{len(error.problems)} problems, " if isinstance(error, ConfigError) else ""
-            self._journal.tell("cluster file", f"{count}the last good one stays in force:\n{error}")
-        else:
-            self._journal.tell("cluster file", "")
-            log.info("cluster file taken in")
 
     def _admin(self) -> Any:
         """The admin state now; the agent-check responder asks for every answer, so it never lags behind the file."""
@@ -254,6 +230,7 @@ class Agent:
         identity, before, admin = self._identity, self._desired, self._reading.state
         with exclusive(identity.paths.lock):
             self._desired = self._decisions.desired(self._cluster, admin, self._monitor.health)
+            self._haste.tell_peers(admin, self._desired, whole=not self._left)
             done = run(self._desired, self._drivers, last=self._left)
             note_flaps(identity, self._cluster, admin, self._decisions.announced, self._desired)
         drift = mended(before, self._desired, self._left, done)
@@ -272,13 +249,6 @@ class Agent:
             guests = Guests(self._cluster, self._cluster.agent_check.allow)
         self._asking = (self._cluster, guests)
         return address in guests
-
-    def _stamp(self) -> tuple[int, ...]:
-        try:
-            found = self._identity.paths.cluster_file.stat()
-        except OSError:
-            return ()
-        return (found.st_ino, found.st_mtime_ns, found.st_size)
 
     def _rouse(self, cause: str) -> None:
         self._causes.append(cause)

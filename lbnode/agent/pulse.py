@@ -43,6 +43,7 @@ class Pulse:
         now, busy = heartbeat.now(), self._busy_since
         at = busy if busy is not None and now - busy > self._rule.after_s else now
         try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             heartbeat.write(self._file, Beat(at, self._rule.after_s, self._rule.then))
         except OSError as error:
             log.error("cannot write %s: %s", self._file, error.strerror)  # noqa: TRY400 - the reason is all there is

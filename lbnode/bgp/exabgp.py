@@ -21,7 +21,8 @@ from lbnode.paths import Paths
 from lbnode.templates import Templates
 
 TEMPLATE = "exabgp.conf.j2"
-CHECK_S = 30.0
+CHECK_S = 120.0
+"""A check that is cut short begins anew with the next pass: on a machine too busy for it, it would never end."""
 RELAY = (sys.executable, "-IS", str(Path(__file__).with_name("relay.py")))
 """Starts the relay: this interpreter, isolated, without site packages. A reload with another command keeps the relay
 that runs; ExaBGP starts the next one with it."""

@@ -16,7 +16,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # started as a script, by an interpreter that may not know where lbnode is
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -24,6 +23,7 @@ if __name__ == "__main__":  # started as a script, by an interpreter that may no
 from lbnode.bgp import heartbeat, words
 from lbnode.bgp.inotify import Watch
 from lbnode.bgp.pipe import Pipe
+from lbnode.bgp.sessions import Sessions
 
 BATCH = 50
 """Commands on their way at once: far below what a pipe holds, so that neither side can block the other."""
@@ -37,7 +37,8 @@ class Relay:
 
     def __init__(self, wanted: Path, told: Path) -> None:
         self.wanted_file, self.told_file = wanted, told
-        self.pipe = Pipe(self.on_event)
+        self.sessions = Sessions()
+        self.pipe = Pipe(self.sessions.hear)
         self.watch: Watch | None = None
         self.lock = -1
         self.since = round(time.time(), 3)
@@ -47,8 +48,6 @@ class Relay:
         self.refused: dict[words.Key, str] = {}
         self.config = ""
         self.neighbors: dict[str, words.Neighbor] = {}
-        self.peers: dict[str, dict[str, Any]] = {}
-        self.heard_of: set[str] = set()
         self.deadman = heartbeat.DeadMan(wanted.with_name(heartbeat.FILE))
         self.gone_since: float | None = None
         self.problems = {"wanted": "", "reload": "", "agent": ""}
@@ -161,20 +160,14 @@ class Relay:
                 self.told[step.key] = step.route
             elif self.orders.get(step.key) == step.route:
                 peer = step.key[0]
-                self.refused[step.key] = "see its log" if peer in self.peers else f"it has no neighbor {peer}"
+                self.refused[step.key] = "see its log" if peer in self.sessions.peers else f"it has no neighbor {peer}"
         return True
 
     def learn(self) -> None:
         """Asks ExaBGP for everything that is not in the files."""
         self.neighbors, self.config = words.neighbors_from(self.pipe.show("show neighbor configuration"))
-        old, self.peers = self.peers, {}
-        for peer in self.neighbors:
-            self.peers[peer] = old.get(peer, {"state": "down", "since": round(time.time(), 3), "reason": ""})
-        self.heard_of.clear()
-        states = words.states_from(self.pipe.show("show neighbor summary"))
-        for peer in self.neighbors:
-            if peer not in self.heard_of:  # an event that came meanwhile is newer
-                self.set_state(peer, states.get(peer, "down"), "")
+        self.sessions.expect(self.neighbors)
+        self.sessions.learn(words.states_from(self.pipe.show("show neighbor summary")))
         self.told = words.routes_from(self.pipe.show("show adj-rib out"))
         self.refused.clear()
 
@@ -202,19 +195,6 @@ class Relay:
         if self.retry_s > 1:
             self.problems["reload"] = f"ExaBGP does not take configuration {wanted}: {REFUSED}"
 
-    def on_event(self, line: str) -> None:
-        state = words.state_from(line)
-        if state and state[0] in self.peers:  # a peer that a reload removed still says that it is down
-            self.heard_of.add(state[0])
-            self.set_state(*state)
-
-    def set_state(self, peer: str, state: str, reason: str) -> None:
-        """`since`: when it last came up or ceased to be up, seconds since 1970. Attempts to connect do not count."""
-        old = self.peers.get(peer)
-        same = old is not None and (old["state"] == "up") == (state == "up")
-        since = old["since"] if old and same else round(time.time(), 3)
-        self.peers[peer] = {"state": state, "since": since, "reason": reason or (old["reason"] if old and same else "")}
-
     def publish(self) -> None:
         """Writes `told`, when it differs from what was written before."""
         value = {
@@ -226,7 +206,7 @@ class Relay:
                 {"peer": key[0], "prefix": key[1], **words.BLANK, **self.told[key]} for key in sorted(self.told)
             ],
             "refused": [{"peer": key[0], "prefix": key[1], "why": why} for key, why in sorted(self.refused.items())],
-            "peers": self.peers,
+            "peers": self.sessions.peers,
             "agent_gone": self.gone_since,
             "problem": "; ".join(filter(None, self.problems.values())),
         }

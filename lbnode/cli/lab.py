@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
+from lbnode.lab.stacks.choice import STACKS
 from lbnode.templates import share
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-STACKS = ("lbnode", "lbnode-without-second-chance", "keepalived")
 scale_option = click.option("--scale", default="small", show_default=True, help="How large: a scale of the topology.")
 logs_option = click.option(
     "--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep the nodes' logs here."
@@ -21,7 +21,7 @@ logs_option = click.option(
 
 def stack_option(text: str, default: str | None = None) -> Callable[[Command], Command]:
     return click.option(
-        "--stack", type=click.Choice(STACKS), default=default, show_default=default is not None, help=text
+        "--stack", type=click.Choice(tuple(STACKS)), default=default, show_default=default is not None, help=text
     )
 
 
@@ -99,6 +99,26 @@ def graph(topology: str, scale: str) -> int:
 
     click.echo(draw(load(_folder(topology), scale)), nl=False)
     return 0
+
+
+@lab.command()
+@click.argument("topology")
+@scale_option
+@click.option("--only", "victims", multiple=True, metavar="PROGRAM", help="Harm this one only (several times: these).")
+@click.option("--fault", "faults", multiple=True, metavar="NAME", help="In this way only (several times: these).")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
+@logs_option
+def faults(
+    topology: str, scale: str, victims: Sequence[str], faults: Sequence[str], json_file: Path | None, logs: Path | None
+) -> int:
+    """Kill, stop and crash the programs that announce, one by one; say what routers and clients see."""
+    folder = _work(logs)
+    options = [*(f"--only={name}" for name in victims), *(f"--fault={name}" for name in faults)]
+    status = _on_a_kernel(["faults", str(_folder(topology)), scale, str(folder), *options], folder)
+    result = folder / "faults.json"
+    if json_file and result.exists():
+        json_file.write_bytes(result.read_bytes())
+    return status
 
 
 @lab.command()

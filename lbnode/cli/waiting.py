@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import click
 
-from lbnode.bgp.driver import announced
 from lbnode.cli.options import Common
 from lbnode.config.load import load
 from lbnode.errors import ConfigError, Problem
 from lbnode.maintenance.calm import Calm
 from lbnode.maintenance.flows import Watch, watch
+from lbnode.node import announced_by
 from lbnode.plan import counted
 
 LOOK_S = 1.0
@@ -31,7 +31,8 @@ def watched(common: Common) -> Watch:
         raise ConfigError([Problem(0, 0, f"no node {common.node!r}", "use --node", str(file))])
     found = watch(cluster, common.node, common.paths)
     found.look()
-    return replace(found, announced=lambda: len(announced(common.paths)))
+    identity = common.identity(None)
+    return replace(found, announced=lambda: len(announced_by(identity, cluster)))
 
 
 def until_calm(watch: Watch, timeout_s: int | None) -> dict[str, object]:

@@ -22,6 +22,7 @@ def advice(cluster: Cluster) -> tuple[str, ...]:
     found |= dict.fromkeys(_edge(cluster))
     found |= dict.fromkeys(_idle(cluster))
     found |= dict.fromkeys(_shares(cluster))
+    found |= dict.fromkeys(_leaving(cluster))
     for name, service in cluster.services.items():
         found |= dict.fromkeys(f"service '{name}': {text}" for text in _service(cluster, service))
     return tuple(found)
@@ -48,6 +49,27 @@ def _alone(cluster: Cluster) -> Iterator[str]:
         peers = [name for name, peer in cluster.bgp.peers.items() if peer.address.version == version]
         if len(peers) == 1:
             yield f"there is one BGP peer for IPv{version}, '{peers[0]}': without it, those VIPs are away"
+
+
+def _leaving(cluster: Cluster) -> Iterator[str]:
+    """A second choice that routers would not take for one."""
+    bgp = cluster.bgp
+    levels = [bgp.attributes, *(peer.attributes for peer in bgp.peers.values())]
+    levels += [service.attributes for service in cluster.services.values()]
+    levels += [node.attributes for node in cluster.nodes.values()]
+    meds = [level.med for level in levels if level.med is not None]
+    preferences = [level.local_preference for level in levels]
+    lowest = min((found for found in preferences if found is not None), default=100)
+    if bgp.leaving.step == "med" and max(meds, default=0) >= bgp.leaving.med:
+        yield (
+            f"bgp.leaving.med is {bgp.leaving.med}, and a MED of {max(meds)} is announced: nodes that leave would not "
+            "be the last choice"
+        )
+    if bgp.leaving.step == "local-preference" and lowest <= bgp.leaving.local_preference:
+        yield (
+            f"bgp.leaving.local_preference is {bgp.leaving.local_preference}, and one of {lowest} is announced: nodes "
+            "that leave would not be the last choice"
+        )
 
 
 def _edge(cluster: Cluster) -> Iterator[str]:

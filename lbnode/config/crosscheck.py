@@ -141,19 +141,20 @@ def _marks(draft: Draft) -> Iterator[Finding]:
 
 
 def _taken(draft: Draft) -> Iterator[Finding]:
-    """A VIP and port belong to one service; within a service each is listed once."""
-    owner: dict[tuple[object, int], tuple[str, Path]] = {}
+    """A VIP and port belong to one service per protocol; within a service each is listed once."""
+    owner: dict[tuple[object, str | None, int], tuple[str, Path]] = {}
     for service in draft.services.values():
         yield from repeated(service.vips, "VIP {} is listed twice")
         yield from repeated(service.ports, "port {} is listed twice")
         for path, vip in _once(service.vips):
-            taken = {port: owner[vip, port] for _, port in service.ports if (vip, port) in owner}
+            ends = {port: (vip, service.protocol, port) for _, port in service.ports}
+            taken = {port: owner[end] for port, end in ends.items() if end in owner}
             if taken:
                 name, first = next(iter(taken.values()))
                 ports = ", ".join(str(port) for port in taken)
                 yield Finding(path, f"VIP {vip} port {ports} already belongs to service '{name}'", "", first=first)
-            for _, port in service.ports:
-                owner.setdefault((vip, port), (service.name, path))
+            for end in ends.values():
+                owner.setdefault(end, (service.name, path))
 
 
 def _once(items: tuple[tuple[Path, V], ...]) -> list[tuple[Path, V]]:

@@ -17,7 +17,7 @@ class Leaving(Model):
     step: Literal["graceful-shutdown", "med", "local-preference", "none"] = Field(
         "graceful-shutdown",
         description="What makes it a second choice: the community GRACEFUL_SHUTDOWN (65535:0, RFC 8326), a MED, or a "
-        "local preference (iBGP only); none: it withdraws at once.",
+        "local preference (peers of another AS get the MED); none: it withdraws at once.",
     )
     step_s: Annotated[float, Between(0, 3600)] = Field(
         5, description="Seconds from that until it withdraws: long enough for every router to choose another node."

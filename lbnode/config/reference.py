@@ -78,7 +78,7 @@ to mend it. `lbnode schema` prints a JSON Schema for editors.
 
 ## Example
 
-Three tiers: two routers as BGP peers in each family, three L4 nodes, four L7 nodes, four backends that have IPv6 only.
+Three tiers: two routers as BGP peers in each family, three L4 nodes, four L7 nodes, four backends.
 Users come from 203.0.113.0/24.
 
 ```yaml

@@ -78,8 +78,7 @@ class IpvsDriver:
         with _open() as link:
             if self._wanted.timeouts:
                 found.append(timeouts.decode(link.ask(timeouts.QUERY)))
-            for payload in link.dump(Request(codec.Command.GET_SERVICE)):
-                service = self._memory.service(payload)
+            for service in self._memory.services(link.dump(Request(codec.Command.GET_SERVICE))):
                 dump = link.dump(codec.destinations_query(service))
                 key = rows.key_of(service)
                 if key is None or key not in self._ours:

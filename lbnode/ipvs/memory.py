@@ -9,8 +9,8 @@ the counters behind all settings but one, the family of a destination's address.
 """
 
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from lbnode.errors import LbnodeError
 from lbnode.ipvs import codec, rows
@@ -25,6 +25,9 @@ _DESTINATION_COUNTERS = frozenset({7, 8, 9, 10, 12})
 """IPVS_DEST_ATTR_ACTIVE_CONNS, _INACT_CONNS, _PERSIST_CONNS, _STATS, _STATS64."""
 _ADDRESS_FAMILY = 11
 """IPVS_DEST_ATTR_ADDR_FAMILY."""
+
+
+T = TypeVar("T")
 
 
 class Table(NamedTuple):
@@ -53,51 +56,71 @@ class _Cut(NamedTuple):
 _NO_CUT = _Cut()
 
 
-class Memory:
-    """Of one driver. What it answers is what `codec` and `rows` would, and the very same objects as long as nothing has
-    changed."""
+class _Decoded(Generic[T]):
+    """What was decoded of one kind of object, by the bytes of its settings: in this pass, and in the one before."""
 
-    def __init__(self) -> None:
-        self._services: dict[bytes, codec.Service] = {}
-        self._records: dict[bytes, codec.Destination] = {}
-        self._tables: dict[ServiceKey, Table] = {}
-        self._old_services, self._old_records, self._old_tables = self._services, self._records, self._tables
+    def __init__(self, decode: Callable[[bytes], T], counters: frozenset[int]) -> None:
+        self._decode = decode
+        self._counters = counters
+        self._known: dict[bytes, T] = {}
+        self._old: dict[bytes, T] = {}
         self._cuts: dict[int, _Cut] = {}
-        self._service_cuts: dict[int, _Cut] = {}
 
     def begin(self) -> None:
-        """A new pass begins."""
-        self._old_services, self._services = self._services, {}
-        self._old_records, self._records = self._records, {}
-        self._old_tables, self._tables = self._tables, {}
+        self._old, self._known = self._known, {}
 
-    def service(self, payload: bytes) -> codec.Service:
-        """As codec.decode_service."""
-        settings = self._service_cuts.get(len(payload), _NO_CUT).settings(payload)
-        found = self._services.get(settings) or self._old_services.get(settings)
-        if found is None:
-            found = codec.decode_service(payload)
-            self._service_cuts[len(payload)] = cut = _cut(payload, _SERVICE_COUNTERS)
-            settings = cut.settings(payload)
-        if settings:
-            self._services[settings] = found
-        return found
-
-    def destinations(self, payloads: Sequence[bytes]) -> tuple[codec.Destination, ...]:
-        """As codec.decode_destination of each."""
-        known, cuts = self._records, self._cuts
+    def each(self, payloads: Sequence[bytes]) -> tuple[T, ...]:
+        """The objects, in their order."""
+        known, cuts = self._known, self._cuts
         found = []
         size, cut = -1, _NO_CUT
         for payload in payloads:
             if len(payload) != size:
                 size = len(payload)
                 cut = cuts.get(size, _NO_CUT)
-            record = known.get(payload[: cut.end] + payload[cut.family : cut.family_end])
-            if record is None:
-                record = self._destination(payload, cut)
+            item = known.get(payload[: cut.end] + payload[cut.family : cut.family_end])
+            if item is None:
+                item = self._seldom(payload, cut)
                 cut = cuts.get(size, _NO_CUT)
-            found.append(record)
+            found.append(item)
         return tuple(found)
+
+    def _seldom(self, payload: bytes, cut: _Cut) -> T:
+        """What this pass has not seen yet."""
+        settings = cut.settings(payload)
+        found = self._old.get(settings)
+        if found is None:
+            found = self._decode(payload)
+            self._cuts[len(payload)] = cut = _cut(payload, self._counters)
+            settings = cut.settings(payload)
+        if settings:
+            self._known[settings] = found
+        return found
+
+
+class Memory:
+    """Of one driver. What it answers is what `codec` and `rows` would, and the very same objects as long as nothing has
+    changed."""
+
+    def __init__(self) -> None:
+        self._services = _Decoded(codec.decode_service, _SERVICE_COUNTERS)
+        self._records = _Decoded(codec.decode_destination, _DESTINATION_COUNTERS)
+        self._tables: dict[ServiceKey, Table] = {}
+        self._old_tables = self._tables
+
+    def begin(self) -> None:
+        """A new pass begins."""
+        self._services.begin()
+        self._records.begin()
+        self._old_tables, self._tables = self._tables, {}
+
+    def services(self, payloads: Sequence[bytes]) -> tuple[codec.Service, ...]:
+        """As codec.decode_service of each."""
+        return self._services.each(payloads)
+
+    def destinations(self, payloads: Sequence[bytes]) -> tuple[codec.Destination, ...]:
+        """As codec.decode_destination of each."""
+        return self._records.each(payloads)
 
     def table(self, key: ServiceKey, service: codec.Service, records: tuple[codec.Destination, ...]) -> Table:
         """A service of ours as rows. Raises LbnodeError when a destination stands in it twice."""
@@ -110,17 +133,6 @@ class Memory:
             strange = tuple(rows.foreign_destination(key, item) for item in records if not rows.is_ours(key, item))
             found = Table(service, records, ours, names, strange)
         self._tables[key] = found
-        return found
-
-    def _destination(self, payload: bytes, cut: _Cut) -> codec.Destination:
-        settings = cut.settings(payload)
-        found = self._old_records.get(settings)
-        if found is None:
-            found = codec.decode_destination(payload)
-            self._cuts[len(payload)] = cut = _cut(payload, _DESTINATION_COUNTERS)
-            settings = cut.settings(payload)
-        if settings:
-            self._records[settings] = found
         return found
 
 

@@ -8,23 +8,25 @@ A flow is held by the real server that the first sample has it on. It is *avoida
 was dead or out of reach when it did, or had been since the flow began: then nobody could have kept it.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 STALLED_S = 1.0
-SHORT = "short"
+SHORT, DATAGRAMS = "short", "datagrams"
 UNKNOWN = "?"
 
 
 @dataclass(frozen=True)
 class Flow:
-    """One client's connection, as all the nodes see it: with the service's port and protocol, its 5-tuple."""
+    """One client's connection, as all the nodes see it: with the service's port, its 5-tuple."""
 
     source: str
     port: int
     vip: str
+    protocol: str = "tcp"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class FlowReport:
 
     `stall_s` is the longest time without progress when progress was due, which began at `stall_at`; `stopped_at` is
     since when a flow that broke had not got on. `failures` are those of short requests: (time, port, reason). `rounds`
-    counts files, bodies or requests, each checked.
+    counts files, bodies, requests or datagrams with an answer, each checked; `lost` datagrams without one. `other` is
+    who answered datagrams in place of `backend`, and may be the same name when it had been started anew.
     """
 
     kind: str
@@ -51,10 +54,12 @@ class FlowReport:
     stall_s: float
     stall_at: float
     failures: tuple[tuple[float, int, str], ...] = ()
+    lost: int = 0
+    other: str = ""
 
     @property
     def flow(self) -> Flow:
-        return Flow(self.source, self.port, self.vip)
+        return Flow(self.source, self.port, self.vip, "udp" if self.kind == DATAGRAMS else "tcp")
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,16 @@ class Phase:
 
 @dataclass(frozen=True)
 class Outage:
-    """From `since` on a machine was dead or out of reach; what it held is lost, whenever it came back."""
+    """From `since` on a machine was dead or out of reach, or what it serves a protocol with (empty: all of it); what it
+    held is lost, whenever it came back."""
 
     machine: str
     since: float
+    protocol: str = ""
+
+    def covers(self, holder: str, flow: Flow) -> bool:
+        """Whether a flow that a real server held was lost in it."""
+        return self.machine == holder and self.protocol in ("", flow.protocol)
 
 
 @dataclass(frozen=True)
@@ -107,11 +118,11 @@ class BrokenFlow:
 
     def __str__(self) -> str:
         source, vip = (f"[{name}]" if ":" in name else name for name in (self.flow.source, self.flow.vip))
+        ends = f"{self.flow.protocol} {source}:{self.flow.port} -> {vip}:{self.vip_port}"
         sent = ", ".join(f"{l4} sends it to {real}" for l4, real in self.places.items() if real != self.l7)
         had = "avoidable" if self.avoidable else "not avoidable"
-        return (
-            f"tcp {source}:{self.flow.port} -> {vip}:{self.vip_port} ({self.kind}), held by {self.l7}, {self.phase}:"
-            f" {self.why}; {had}" + (f"; {sent}" if sent else "")
+        return f"{ends} ({self.kind}), held by {self.l7}, {self.phase}: {self.why}; {had}" + (
+            f"; {sent}" if sent else ""
         )
 
 
@@ -127,7 +138,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Account:
-    """The whole of it. `stalled` and `longest_stall_s` are of flows whose real server lived through it all."""
+    """The whole of it. `stalled` and `longest_stall_s` are of flows whose real server lived through it all; `elsewhere`
+    counts flows by UDP that another server answered, or the same one started anew."""
 
     opened: int
     finished: int
@@ -138,6 +150,9 @@ class Account:
     longest_stall_s: float
     requests: int
     failures: tuple[Failure, ...]
+    datagrams: int = 0
+    datagrams_lost: int = 0
+    elsewhere: int = 0
 
     @property
     def avoidable(self) -> tuple[BrokenFlow, ...]:
@@ -158,6 +173,9 @@ class Account:
             "moved": self.moved,
             "stalled_over_1s": self.stalled,
             "longest_stall_s": round(self.longest_stall_s, 2),
+            "datagrams": self.datagrams,
+            "datagrams_lost": self.datagrams_lost,
+            "answered_elsewhere": self.elsewhere,
             "new_requests": self.requests,
             "new_requests_failed": len(self.failures),
             "reasons": dict(Counter(flow.why for flow in self.broken)),
@@ -170,7 +188,7 @@ def _as_json(flow: BrokenFlow) -> dict[str, Any]:
     ends = {"source": flow.flow.source, "port": flow.flow.port, "vip": flow.flow.vip, "vip_port": flow.vip_port}
     rest = {name: getattr(flow, name) for name in ("kind", "why", "phase", "l7", "avoidable")}
     times = {"at": round(flow.at, 2), "stopped_at": round(flow.stopped_at, 2)}
-    return {**ends, "protocol": "tcp", **rest, **times, "places": dict(flow.places)}
+    return {**ends, "protocol": flow.flow.protocol, **rest, **times, "places": dict(flow.places)}
 
 
 @dataclass(frozen=True)
@@ -196,8 +214,13 @@ class Story:
         names = [phase.name for phase in self.phases if phase.began <= at]
         return names[-1] if names else self.phases[0].name
 
-    def was_lost(self, machine: str, at: float) -> bool:
-        return any(outage.machine == machine and outage.since <= at for outage in self.outages)
+    def was_lost(self, holder: str, flow: Flow, at: float) -> bool:
+        """Whether the real server that holds a flow had lost it by then."""
+        return any(outage.covers(holder, flow) and outage.since <= at for outage in self.outages)
+
+    def is_lost(self, holder: str, flow: Flow) -> bool:
+        """Whether it lost the flow at any time."""
+        return self.was_lost(holder, flow, math.inf)
 
 
 def account(reports: Sequence[FlowReport], story: Story) -> Account:
@@ -205,9 +228,9 @@ def account(reports: Sequence[FlowReport], story: Story) -> Account:
     flows = [report for report in reports if report.kind != SHORT]
     new = [report for report in reports if report.kind == SHORT]
     broken = tuple(_broken(report, story) for report in flows if report.broken)
-    lost = {outage.machine for outage in story.outages}
-    holders = {report.flow: story.holder(report.flow) for report in flows}
-    stalls = [report.stall_s for report in flows if holders[report.flow] not in lost]
+    datagrams = [report for report in flows if report.kind == DATAGRAMS]
+    lost = {report.flow for report in flows if story.is_lost(story.holder(report.flow), report.flow)}
+    stalls = [report.stall_s for report in flows if report.flow not in lost]
     failures = tuple(
         Failure(Flow(report.source, port, report.vip), at, story.phase(at), why)
         for report in new
@@ -217,12 +240,15 @@ def account(reports: Sequence[FlowReport], story: Story) -> Account:
         opened=len(flows),
         finished=sum(report.ended and not report.broken for report in flows),
         broken=broken,
-        lost=sum(holder in lost for holder in holders.values()),
+        lost=len(lost),
         moved=sum(story.has_moved(report.flow) for report in flows),
         stalled=sum(stall > STALLED_S for stall in stalls),
         longest_stall_s=max(stalls, default=0.0),
         requests=sum(report.rounds + len(report.failures) for report in new),
         failures=failures,
+        datagrams=sum(report.rounds + report.lost for report in datagrams),
+        datagrams_lost=sum(report.lost for report in datagrams),
+        elsewhere=sum(bool(report.other) for report in datagrams),
     )
 
 
@@ -238,6 +264,6 @@ def _broken(report: FlowReport, story: Story) -> BrokenFlow:
         report.stopped_at,
         story.phase(report.stopped_at),
         holder,
-        not story.was_lost(holder, report.broken_at),
+        not story.was_lost(holder, report.flow, report.broken_at),
         places,
     )

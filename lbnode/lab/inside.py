@@ -2,6 +2,7 @@
 
 python -m lbnode.lab.inside run FOLDER SCALE LOGS [--rounds=N] [--only=STEP ...]
 python -m lbnode.lab.inside disruption FOLDER SCALE LOGS STACK [--flows=N] [--event=NAME ...]
+python -m lbnode.lab.inside faults FOLDER SCALE LOGS [--only=PROGRAM ...] [--fault=NAME ...]
 python -m lbnode.lab.inside serve FOLDER SCALE STATE
 python -m lbnode.lab.inside traffic STATE FLOWS SECONDS       # while that serves; no end: 0 seconds
 """
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         from lbnode.lab import scenarios
 
-        show = scenarios.disrupt if what == "disruption" else scenarios.run
+        shows = {"disruption": scenarios.disrupt, "faults": scenarios.harm}
+        show = shows.get(what, scenarios.run)
         return show(Path(folder), scale, Path(place), options)
     except LbnodeError as error:
         sys.stderr.write(f"lbnode lab: {error}\n")

@@ -9,15 +9,17 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from lbnode.lab import dns, frr, web
+from lbnode.lab import dns, echo, frr, web
 from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, DNS_FILES, FRR_CONF, RUN, WEB_CONF, Lab
 from lbnode.lab.namespaces import Node
+from lbnode.lab.served import echo_ports
 from lbnode.lab.supervisor import Program, Supervisor
 from lbnode.paths import Paths
 
 PATHS = Paths()
-AGENT, HAPROXY, EXABGP, BIRD, WEB, DNS = "agent", "haproxy", "exabgp", "bird", "web", "dns"
+AGENT, HAPROXY, EXABGP, BIRD, WEB, DNS, ECHO = "agent", "haproxy", "exabgp", "bird", "web", "dns", "echo"
 NEEDS_GENERATED: dict[str, str] = {HAPROXY: str(PATHS.haproxy_config), EXABGP: str(PATHS.exabgp_config)}
 
 PRELOADED = (
@@ -47,7 +49,7 @@ PRELOADED = (
 
 
 def start_network(lab: Lab, supervisor: Supervisor) -> None:
-    """Routing daemons, web and DNS servers: what is there before lbnode comes."""
+    """Routing daemons, web and DNS servers, echo servers for what goes by UDP: what is there before lbnode comes."""
     for name, machine in lab.topology.machines.items():
         if machine.bird:
             argv = ["bird", "-f", "-c", str(BIRD_CONF), "-s", str(BIRD_SOCKET)]
@@ -58,6 +60,8 @@ def start_network(lab: Lab, supervisor: Supervisor) -> None:
                 supervisor.add(Program(lab.nodes[name], daemon, argv, needs=frr.needs(daemon)))
         if machine.role == "backend":
             supervisor.add(Program(lab.nodes[name], WEB, lambda: web.become(WEB_CONF, RUN)))
+    for name, ports in echo_ports(lab.topology.cluster).items():
+        supervisor.add(Program(lab.nodes[name], ECHO, partial(echo.serve, name, ports)))
     for name in dns.servers(lab.topology):
         supervisor.add(Program(lab.nodes[name], DNS, dns.command(DNS_FILES)))
 

@@ -50,14 +50,19 @@ class AdminState:
         limit = f" maxconn:{self.maxconn}" if self.maxconn is not None else ""
         later = f", maint from {moment(self.deadline)}" if self.deadline is not None else ""
         later += f", ready from {moment(self.until)}" if self.until is not None else ""
-        haste = ", at once" if self.at_once else ""
+        haste = ", at once" if self.in_haste else ""
         return f"{self.mode}{share}{limit}{haste}{later}" + (f" ({self.reason})" if self.reason else "")
+
+    @property
+    def in_haste(self) -> bool:
+        """Whether it leaves at once because somebody said so, and not because its word means that anyway."""
+        return self.at_once and self.word not in HEALTH_WORDS
 
     @property
     def text(self) -> str:
         """What stands after `#`: haste, moments and reason."""
         times = (("deadline", self.deadline), ("until", self.until))
-        words = [AT_ONCE] if self.at_once and self.word not in HEALTH_WORDS else []
+        words = [AT_ONCE] if self.in_haste else []
         words += [f"{key}={moment(time)}" for key, time in times if time is not None]
         return " ".join([*words, *self.reason.split()])
 

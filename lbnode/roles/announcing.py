@@ -45,7 +45,8 @@ def announcements(inputs: Inputs, verdicts: Mapping[IPAddress, Verdict]) -> Desi
     for told in told_by(inputs.cluster, inputs.name, verdicts):
         row = announcement(told, inputs.cluster.bgp.local_asn)
         if leaving.is_second_choice(inputs, str(told.vip)):
-            row = leaving.second_choice(row, inputs.cluster.bgp.leaving)
+            bgp = inputs.cluster.bgp
+            row = leaving.second_choice(row, bgp.leaving, told.peer.asn == bgp.local_asn)
         verdict = verdicts[told.vip]
         reasons[row.key] = verdict.reason
         if verdict.good:

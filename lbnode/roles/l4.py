@@ -6,11 +6,12 @@ docs/adr/0004-two-ways-to-leave.md says why so. A VIP is announced while people 
 of its real servers serve.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from lbnode.config.model import IPAddress, Service
+from lbnode.config.model import IPAddress, Node, Service
+from lbnode.health.state import Probe
 from lbnode.maintenance.state import Mode
 from lbnode.resources import (
     LOCAL_TABLE,
@@ -35,7 +36,7 @@ from lbnode.roles.direct_return import VIP_LINK
 from lbnode.roles.inputs import Desired, Inputs, Verdict
 from lbnode.roles.places import Place, places
 from lbnode.roles.prober import FAMILIES, Prober, destination
-from lbnode.roles.serving import Servers, Serving, enough, mark, serving, settling
+from lbnode.roles.serving import Server, Servers, Serving, enough, mark, serving, settling
 from lbnode.roles.targets import standing
 
 SYSCTLS = {
@@ -102,15 +103,7 @@ def _found(inputs: Inputs, prober: Prober) -> Found:
         group = (subject, service.through, service.pool if service.through == "backend" else "")
         if group not in known:
             known[group] = {
-                server: (
-                    node,
-                    standing(
-                        inputs.health,
-                        prober.health(name, server, version),
-                        prober.agent(server, version),
-                        str(node.address(version)) in inputs.ended,
-                    ),
-                )
+                server: _server(inputs, node, prober.health(name, server, version), prober.agent(server, version))
                 for server, node in cluster.real_servers(service).items()
             }
         return known[group]
@@ -124,6 +117,12 @@ def _found(inputs: Inputs, prober: Prober) -> Found:
     return found
 
 
+def _server(inputs: Inputs, node: Node, asked: Sequence[Probe], agent: Probe) -> Server:
+    """`agent` asks at its own address."""
+    known = standing(inputs.health, asked, agent, agent.address in inputs.ended)
+    return Server(known, agent.address, known.share(node.weight))
+
+
 def _service(inputs: Inputs, name: str, found: Found) -> Desired:
     """Its virtual services, and the rules about its packets."""
     service = inputs.cluster.balanced[name]
@@ -132,7 +131,7 @@ def _service(inputs: Inputs, name: str, found: Found) -> Desired:
     known: dict[int, list[Place]] = {}
     for version, key in virtual_services.keys(service):
         if version not in known:
-            known[version] = places(*found[name, version], version)
+            known[version] = places(*found[name, version])
         like = _destination(inputs, service, key)
         made = [place.row(like) for place in known[version]]
         rows += [_virtual_service(service, key, version), *made]
@@ -183,11 +182,10 @@ def _failed(inputs: Inputs, found: Found) -> Desired:
     """
     lost: dict[str, str] = {}
     kept: set[str] = set()
-    for (_, version), (servers, now) in found.items():
-        alone = all(known.failed for _, known in servers.values())
+    for servers, now in found.values():
+        alone = all(server.known.failed for server in servers.values())
         early = settling(servers, inputs.cluster.probe)
-        for server, (node, known) in servers.items():
-            address = str(node.address(6 if version == 6 else 4))
+        for server, (known, address, _) in servers.items():
             sure = not early or known.admin.mode is Mode.MAINT or address in inputs.ended
             if known.failed and not alone and sure and not now.weights[server]:
                 lost[address] = known.reason
@@ -199,33 +197,44 @@ def _failed(inputs: Inputs, found: Found) -> Desired:
 
 
 def _announcements(inputs: Inputs, found: Found) -> Desired:
-    vips = {vip: None for service in inputs.cluster.balanced.values() for vip in service.vips}
-    return announcing.announcements(inputs, {vip: _should_announce(inputs, vip, found) for vip in vips})
+    behind: dict[IPAddress, dict[str, Service]] = {}
+    for name, service in inputs.cluster.balanced.items():
+        for vip in service.vips:
+            behind.setdefault(vip, {})[name] = service
+    verdicts = {vip: _should_announce(inputs, vip, services, found) for vip, services in behind.items()}
+    return announcing.announcements(inputs, verdicts)
 
 
-def _should_announce(inputs: Inputs, vip: IPAddress, found: Found) -> Verdict:
+def _should_announce(inputs: Inputs, vip: IPAddress, services: Mapping[str, Service], found: Found) -> Verdict:
     """A VIP is announced while the node is ready and at least one of its services has its quorum."""
     announced = str(vip) in inputs.announced
     counts, good = [], False
-    for name, service in inputs.cluster.balanced.items():
-        if vip in service.vips:
-            servers, now = found[name, vip.version]
-            waits = not announced and settling(servers, inputs.cluster.probe)
-            good = good or (enough(service, now, announced) and not waits)
-            words = f"{name} has {now.count} of {len(servers)} servers, needs {mark(service, announced)}"
-            words += " (more may come back at any moment)" if waits else ""
-            counts.append(f"{words} ({now.panic})" if now.panic else words)
+    for name, service in services.items():
+        servers, now = found[name, vip.version]
+        waits = not announced and settling(servers, inputs.cluster.probe)
+        good = good or (enough(service, now, announced) and not waits)
+        words = f"{name} has {now.count} of {len(servers)} servers, needs {mark(service, announced)}"
+        words += " (more may come back at any moment)" if waits else ""
+        counts.append(f"{words} ({now.panic})" if now.panic else words)
     return leaving.decided(inputs, str(vip), good, "; ".join(counts))
 
 
 def _server_verdicts(found: Found, ended: set[str]) -> tuple[Verdict, ...]:
     """One verdict per real server, family and weight, in the order of the file. `ended`: addresses with a local
     route."""
-    verdicts: dict[Verdict, None] = {}
-    for (_, version), (servers, now) in found.items():
-        for server, (node, known) in servers.items():
-            weight = now.weights[server]
-            address = str(node.address(6 if version == 6 else 4))
-            state = f"weight {weight}" + (", failed: its flows are ended" if address in ended else "")
-            verdicts[Verdict("server", f"{server} ({address})", weight > 0, state, known.reason)] = None
-    return tuple(verdicts)
+    # Many services have the same real servers: their verdicts are told apart before they are put into words.
+    told = {
+        (server, address, now.weights[server], known.reason): None
+        for servers, now in found.values()
+        for server, (known, address, _) in servers.items()
+    }
+    return tuple(
+        Verdict(
+            "server",
+            f"{server} ({address})",
+            weight > 0,
+            f"weight {weight}" + (", failed: its flows are ended" if address in ended else ""),
+            reason,
+        )
+        for server, address, weight, reason in told
+    )

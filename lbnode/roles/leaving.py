@@ -32,12 +32,13 @@ def is_second_choice(inputs: Inputs, vip: str) -> bool:
     return inputs.admin.mode is not Mode.READY or vip in inputs.damped
 
 
-def second_choice(row: Announcement, rule: Leaving) -> Announcement:
-    """The same, such that routers prefer another node's. Without a step it is the MED, which every router understands,
-    that says so: a VIP that is damped has to be told apart."""
+def second_choice(row: Announcement, rule: Leaving, inside: bool) -> Announcement:
+    """The same, such that routers prefer another node's. `inside`: the peer is of the own AS; only there a local
+    preference is told (RFC 4271, 5.1.5). Where the rule says nothing that can be told, it is the MED, which every
+    router understands: a VIP that is damped is one although nodes leave without a step."""
     if rule.step == "graceful-shutdown":
         return replace(row, communities=tuple(dict.fromkeys((*row.communities, GRACEFUL_SHUTDOWN))))
-    if rule.step == "local-preference":
+    if rule.step == "local-preference" and inside:
         return replace(row, local_preference=rule.local_preference)
     return replace(row, med=rule.med)
 

@@ -3,7 +3,7 @@
 A service with many VIPs and ports has many tables; what a real server gets is worked out once, not once per table.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from lbnode.resources import Destination
 from lbnode.roles.serving import Servers, Serving
@@ -37,10 +37,10 @@ class Place(NamedTuple):
         )
 
 
-def places(servers: Servers, now: Serving, version: Literal[4, 6]) -> list[Place]:
+def places(servers: Servers, now: Serving) -> list[Place]:
     """In canonical order."""
     why = f"; {now.panic}" if now.panic else ""
     return [
-        Place(str(node.address(version)), now.weights[server], now.places[server], serial, f"{known.reason}{why}")
-        for serial, (server, (node, known)) in enumerate(servers.items(), start=1)
+        Place(address, now.weights[server], now.places[server], serial, known.reason + why)
+        for serial, (server, (known, address, _)) in enumerate(servers.items(), start=1)
     ]

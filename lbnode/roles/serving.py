@@ -8,12 +8,22 @@ doubtful servers than not at all (`below_quorum: keep`). Servers that people hav
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
+from typing import NamedTuple
 
-from lbnode.config.model import Node, Probe, Service
+from lbnode.config.model import Probe, Service
 from lbnode.resources import SH_SLOTS
 from lbnode.roles.targets import Standing
 
-Servers = Mapping[str, tuple[Node, Standing]]
+
+class Server(NamedTuple):
+    """A real server in one family: what is known of it, its address, and its share, a weight that is its due."""
+
+    known: Standing
+    address: str
+    share: int
+
+
+Servers = Mapping[str, Server]
 """Real servers by name, in canonical order."""
 
 SH_ROUNDS = 4
@@ -37,18 +47,18 @@ class Serving:
 
 def serving(service: Service, servers: Servers) -> Serving:
     """What each real server of a service in one family gets now."""
-    wanted = {name: item for name, item in servers.items() if item[1].wanted}
-    up = {name: item for name, item in wanted.items() if item[1].up}
+    wanted = {name: server for name, server in servers.items() if server.known.wanted}
+    up = {name: server for name, server in wanted.items() if server.known.up}
     panic = _panic(service, len(up), len(wanted))
     used = wanted if panic else up
-    settled = sum(not _starting(service, found) for _, found in used.values())
+    settled = sum(not _starting(service, server.known) for server in used.values())
     slowly = settled >= service.quorum
-    places = {name: found.share(node.weight) for name, (node, found) in servers.items()}
+    places = {name: server.share for name, server in servers.items()}
     if service.ipvs.scheduler == "sh":
         places = in_turns(places)
     weights = dict.fromkeys(servers, 0)
-    for name, (_, found) in used.items():
-        weights[name] = _step(service, found, places[name]) if slowly else places[name]
+    for name, server in used.items():
+        weights[name] = _step(service, server.known, places[name]) if slowly else places[name]
     return Serving(weights, places, panic)
 
 
@@ -75,9 +85,9 @@ def settle_s(probe: Probe) -> float:
 def settling(servers: Servers, probe: Probe) -> bool:
     """Whether all that are up came back a moment ago, so that more of them may be about to. A node that was cut off
     would otherwise announce with the first of them, and send the flows of the others elsewhere."""
-    back = [found.back_for_s for _, found in servers.values() if found.wanted and found.up]
-    known = [seconds for seconds in back if seconds is not None]
-    return bool(known) and len(known) == len(back) and max(known) < settle_s(probe)
+    longest = settle_s(probe)
+    up = [server.known.back_for_s for server in servers.values() if server.known.wanted and server.known.up]
+    return bool(up) and all(seconds is not None and seconds < longest for seconds in up)
 
 
 def mark(service: Service, announced: bool) -> int:

@@ -1,15 +1,11 @@
-"""A whole network with direct return, for tests that watch flows while real servers come, fail and go.
+"""A whole network with direct return (`onelan`), for tests that watch flows while real servers come, fail and go.
 
-    client ---+--- switch ---+--- L4 nodes   (the VIPs, IPVS, ipip and ip6tnl to the real servers)
-              |              +--- s1, s2, ...   (decapsulate, serve, answer the client directly)
-
-The nodes are what the roles want them to be, the probes are real, and a pass of an L4 node is that of `lbnode apply`;
-only announcements go nowhere: they are remembered. Several L4 nodes get the flows by ECMP.
+The probes are real, and a pass of an L4 node is that of `lbnode apply`. Several L4 nodes get the flows by ECMP.
 """
 
 import asyncio
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,32 +13,31 @@ from pathlib import Path
 from typing import Any
 
 from echo import DEADLINE_S, ECHO, HEALTH, Flow, Servers
+from onelan import LAN, SWITCH, VIP, Announcer, become_server, joined, only
 
 from lbnode.agent import tables
 from lbnode.config.load import parse
 from lbnode.config.model import Cluster
-from lbnode.drivers import Observed, Result
 from lbnode.health.monitor import probe_once
 from lbnode.health.state import Health, Probe
 from lbnode.ipvs.driver import IpvsDriver
 from lbnode.lab import links
-from lbnode.lab.links import Port, Route
+from lbnode.lab.links import Route
 from lbnode.lab.namespaces import Node
 from lbnode.lab.wait import wait_until
 from lbnode.net.links import LinkDriver
 from lbnode.net.policy import PolicyDriver, ended
 from lbnode.net.sysctl import SysctlDriver
 from lbnode.paths import Paths
-from lbnode.plan import Change, Plan
+from lbnode.plan import Plan
 from lbnode.reconcile import Pass, ensure, plan, run
-from lbnode.resources import Announcement, Row, ServiceKey
+from lbnode.resources import ServiceKey
 from lbnode.roles import desired
 from lbnode.roles.inputs import Desired, Inputs
 from lbnode.roles.l4 import groundwork
 from lbnode.roles.prober import Prober
 from lbnode.templates import load
 
-VIP = {4: "198.51.100.1", 6: "2001:db8:5::1"}
 KEY = {4: ServiceKey(VIP[4], "tcp", 80), 6: ServiceKey(VIP[6], "tcp", 80)}
 TEMPLATES = load()
 FILE = """
@@ -72,27 +67,6 @@ def cluster(
         FILE.format(nodes="\n".join(lines), service=settings[0], ipvs=settings[1], check=check, port=port),
         "cluster.yaml",
     )
-
-
-class Announcer:
-    """In the place of a BGP speaker: what is announced is remembered."""
-
-    kinds: tuple[type[Row], ...] = (Announcement,)
-
-    def __init__(self) -> None:
-        self.rows: set[Row] = set()
-
-    @property
-    def vips(self) -> frozenset[str]:
-        return frozenset(row.prefix.partition("/")[0] for row in self.rows if isinstance(row, Announcement))
-
-    def observe(self, wanted: Sequence[Row]) -> Observed:
-        return Observed(tuple(self.rows))
-
-    def apply(self, changes: Sequence[Change]) -> list[Result]:
-        for change in changes:
-            (self.rows.discard if change.new is None else self.rows.add)(change.row)
-        return [Result(change) for change in changes]
 
 
 @dataclass
@@ -221,7 +195,7 @@ class Site:
 
     def cable(self, name: str, up: bool) -> None:
         """The switch's port to a node."""
-        links.state(self.nodes["switch"], f"lan.{list(self.nodes).index(name)}", up)
+        links.state(self.nodes[SWITCH], f"{LAN}.{list(self.nodes).index(name)}", up)
 
     def address(self, server: str, version: int) -> str:
         return str(self.machines.nodes[server].address(version))
@@ -240,12 +214,6 @@ class Site:
         wait_until(up, DEADLINE_S, f"probes to find {server} up")
 
 
-def only(whole: Desired, drivers: list[Any]) -> Desired:
-    """The rows that these drivers know."""
-    kinds: tuple[type[Row], ...] = tuple(kind for driver in drivers for kind in driver.kinds)
-    return Desired(tuple(row for row in whole.rows if isinstance(row, kinds)), whole.reasons, removal_s=whole.removal_s)
-
-
 def title(server: str, version: int) -> str:
     """Of a destination of the service, as plans have it, by the server's address."""
     return f"{KEY[version]} -> {server}"
@@ -256,15 +224,11 @@ def built(machines: Cluster, first: Cluster, run_directory: Path) -> Iterator[Si
     """All of it: nodes as in `machines`, L4 nodes that know the file `first`, probed and passed once."""
     servers = Servers()
     with ExitStack() as stack:
-        names = ("client", *machines.nodes, "switch")
-        nodes = {name: stack.enter_context(Node(name, private=False)) for name in names}
-        hosts = {name: (f"{node.ipv4}/24", f"{node.ipv6}/64") for name, node in machines.nodes.items()}
-        hosts["client"] = ("192.0.2.9/24", "2001:db8::9/64")
-        links.lan(nodes["switch"], "lan", [Port(nodes[name], "eth0", hosts[name]) for name in names[:-1]])
+        nodes = joined(stack, machines)
         balancers = [Balancer(name, nodes[name], run_directory / name) for name in machines.with_role("l4")]
         _route(nodes["client"], machines)
         for name in machines.with_role("backend"):
-            _receive(nodes[name], name, machines)
+            become_server(nodes[name], name, machines)
             servers.listen(nodes[name], name)
         stack.enter_context(servers)
         site = Site(first, machines, nodes, balancers, servers)
@@ -282,9 +246,3 @@ def _route(client: Node, machines: Cluster) -> None:
         client.call(partial(hash_by_ports.write_text, "1"))
         via = tuple(str(node.address(version)) for node in machines.with_role("l4").values())
         links.route(client, Route(f"{VIP[version]}/{32 if version == 4 else 128}", via))
-
-
-def _receive(node: Node, name: str, machines: Cluster) -> None:
-    drivers: list[Any] = [SysctlDriver(), LinkDriver()]
-    wanted = only(desired("backend", Inputs(machines, name)), drivers)
-    assert node.call(lambda: run(wanted, drivers)).errors == []

@@ -1,5 +1,7 @@
 """A node that leaves, with real programs: agent, ExaBGP with its relay, and a router with BIRD. The node is a backend
-that announces itself; an L4 node differs in what it counts, which `tests/lab` shows."""
+that announces itself; an L4 node differs in what it counts, which `tests/lab` shows.
+
+How long a step lasts says the cluster file, which the agent follows: so a step is ended when it has been looked at."""
 
 import json
 import signal
@@ -18,6 +20,8 @@ from lbnode.errors import NotReady
 from lbnode.lab import links
 from lbnode.lab.namespaces import Node
 from lbnode.lab.wait import wait_until
+from lbnode.maintenance import files
+from lbnode.maintenance.state import READY, parse
 from lbnode.net.arrivals import Arrivals
 
 __all__ = ["site"]
@@ -26,14 +30,25 @@ pytestmark = pytest.mark.kernel
 
 ROUTES = ((VIP4, "one4"), (VIP6, "one6"))
 VIP = VIP4.partition("/")[0]
+CLIENT = f"""
+import socket, threading
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    while not threading.Event().wait(0.1):
+        client.sendto(b"x", ("{VIP}", 9))
+"""
 
 
 class Leaving(Backend):
     """A backend that serves and is announced; `settings` go under `bgp`."""
 
-    def begin(self, settings: str) -> None:
+    def configure(self, settings: str) -> None:
         text = CLUSTER.replace("  local_asn: 65010\n", f"  local_asn: 65010\n  {settings}\n")
-        self.site.paths.cluster_file.write_text(text)
+        fresh = self.site.paths.cluster_file.with_name(".new")
+        fresh.write_text(text)
+        fresh.replace(self.site.paths.cluster_file)
+
+    def begin(self, settings: str) -> None:
+        self.configure(settings)
         self.start_agent()
         wait_until(self.site.paths.exabgp_config.exists, 20, "the agent to write exabgp.conf")
         self.site.start_exabgp()
@@ -73,20 +88,21 @@ def node(site: Site) -> Iterator[Leaving]:
 
 def test_first_a_second_choice_then_withdrawn_then_without_packets(node: Leaving) -> None:
     site = node.site
-    node.begin("leaving: {step_s: 8, limit_s: 60}")
+    node.begin("leaving: {step_s: 3600, limit_s: 60}")
     sessions = {address: peer["since"] for address, peer in node.status()["peers"].items()}
     sh("ip", "-n", site.router, "route", "add", VIP4, "via", "192.0.2.11")
-    site.start("ping", ["ip", "netns", "exec", site.router, "ping", "-q", "-i", "0.2", VIP], {})
+    site.start("client", ["ip", "netns", "exec", site.router, sys.executable, "-c", CLIENT], {})
     site.paths.disable.touch()
     wait_until(node.marked, 10, "a second choice")
     assert node.phase() == "second choice"
     text = node.lbnode("status").stdout
     assert "leaving for" in text
     assert "community 65535:0" in text
+    node.configure("leaving: {step_s: 0.1, limit_s: 60}")
     site.wait_routes()
     wait_until(lambda: "packets since the last look" in str(node.status()["leaving"]), 10, "a count of packets")
     assert node.phase() == "withdrawn"
-    site.stop("ping")
+    site.stop("client")
     wait_until(lambda: node.phase() == "gone", 15, "the last packet")
     assert node.status()["leaving"]["waits_for"] == "no packet comes any more"
     site.paths.disable.unlink()
@@ -98,9 +114,8 @@ def test_first_a_second_choice_then_withdrawn_then_without_packets(node: Leaving
 def test_whoever_dies_meanwhile_the_order_is_the_same(node: Leaving) -> None:
     """The relay, ExaBGP and the agent, each during the step; then it is over, all the same."""
     site = node.site
-    node.begin("leaving: {step: med, step_s: 25, limit_s: 1, med: 500}")
-    done = node.lbnode("drain", "--reason", "disks")
-    assert done.returncode == 0, done
+    node.begin("leaving: {step: med, step_s: 3600, med: 500}")
+    files.write(site.paths, parse("drain # disks"))
     wait_until(lambda: all(" 500 " in words for words in site.routes().values()), 10, "a second choice")
     second = site.routes()
     subprocess.run(["kill", "-KILL", str(site.relay_pid())], check=True)
@@ -112,8 +127,9 @@ def test_whoever_dies_meanwhile_the_order_is_the_same(node: Leaving) -> None:
     site.start_exabgp()
     wait_until(lambda: site.routes() == second, 20, "the routes again")
     assert node.phase() == "second choice"
-    wait_until(lambda: site.routes() == {}, 40, "the withdrawal")
-    assert node.lbnode("ready").returncode == 0
+    node.configure("leaving: {step: med, step_s: 0.1, med: 500}")
+    site.wait_routes()
+    files.write(site.paths, READY)
     site.wait_routes(*ROUTES)
 
 
@@ -124,7 +140,7 @@ def test_at_once_and_waiting_for_it(node: Leaving) -> None:
     assert json.loads(done.stdout)["ended"] is True
     assert node.site.routes() == {}
     assert node.site.paths.boot_agent_check.read_text() == "maint # leave=now\n"
-    assert node.lbnode("ready").returncode == 0
+    files.write(node.site.paths, READY)
     wait_until(node.as_before, 10, "the routes of before")
     done = node.lbnode("drain", "--wait", "--timeout", "1s")
     assert (done.returncode, "2 VIPs still announced" in done.stdout) == (75, True), done
@@ -132,13 +148,15 @@ def test_at_once_and_waiting_for_it(node: Leaving) -> None:
 
 def test_an_agent_that_is_stopped_leaves_first_if_it_should(node: Leaving) -> None:
     site = node.site
-    node.begin("on_stop: withdraw\n  leaving: {step_s: 6, limit_s: 5}")
+    node.begin("on_stop: withdraw\n  leaving: {step_s: 3600}")
     site.running["agent"].send_signal(signal.SIGTERM)
     wait_until(node.marked, 10, "a second choice")
     assert site.running["agent"].poll() is None
-    assert site.running["agent"].wait(20) == 0
+    node.configure("on_stop: withdraw\n  leaving: {step_s: 0.1}")
+    assert site.running["agent"].wait(30) == 0
     assert site.routes() == {}
     assert not site.paths.bgp_heartbeat.exists()
+    node.configure("on_stop: withdraw\n  leaving: {step_s: 3600}")
     node.start_agent()
     wait_until(node.as_before, 20, "the routes of before")
     assert not site.paths.boot_agent_check.exists()
@@ -170,6 +188,22 @@ def test_an_agent_that_is_gone(node: Leaving) -> None:
     assert not site.paths.bgp_heartbeat.exists()
     assert set(site.routes()) == set(ROUTES)
     wait_until(lambda: (told := read_told(site.paths)) and told.agent_gone is None, 10, "nobody to be missing")
+
+
+def test_a_vip_that_comes_and_goes_is_a_second_choice_for_a_while(node: Leaving) -> None:
+    site = node.site
+    node.begin("damping: {flaps: 2, half_life_s: 60, longest_s: 8}")
+    for _ in range(2):
+        assert node.as_before()
+        site.stop("web", signal.SIGKILL)
+        site.wait_routes()
+        node.start_web()
+        site.wait_routes(*ROUTES)
+    assert node.marked()
+    assert set(node.status()["damped"]) == {VIP, VIP6.partition("/")[0]}
+    assert "it has come and gone too often: others are preferred until" in node.lbnode("status").stdout
+    wait_until(node.as_before, 25, "the end of it")
+    assert node.status()["damped"] == {}
 
 
 def test_packets_from_outside_are_counted_and_no_others() -> None:

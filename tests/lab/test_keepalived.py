@@ -83,9 +83,19 @@ def serving(stage):
     return {
         "replies": [[reply.vip, reply.status, reply.body.strip(), reply.problem] for reply in replies],
         "carried": carried,
+        "echoed": echoed(stage),
         "rows": {name: rows(stage, name) for name in stage.l4},
         "processes": {name: children(stage, name) for name in stage.l4},
     }
+
+
+def echoed(stage):
+    """Who answers flows by UDP: VIP -> names. Each flow has one server throughout."""
+    from lbnode.lab.scenarios.planned import datagrams
+
+    stage.crowd.start("echoed", datagrams(stage, 40))
+    reports = stage.finish("echoed", "by UDP")
+    return {one.vip: sorted({row.backend for row in reports if row.vip == one.vip}) for one in stage.echoes}
 
 
 def children(stage, l4):
@@ -172,6 +182,10 @@ def test_every_vip_answers_every_client(found):
     _, _, backends = found["names"]
     assert not [reply for reply in found["replies"] if reply[1] != 200 or reply[2] not in backends]
     assert len({reply[0] for reply in found["replies"]}) == 8
+
+
+def test_every_vip_by_udp_is_answered_by_all_of_its_servers(found):
+    assert found["echoed"] == {"198.51.100.5": ["s1", "s2"], "2001:db8:c633:6401::5": ["s1", "s2"]}
 
 
 def test_every_l4_node_carries_a_share_of_every_vip(found):

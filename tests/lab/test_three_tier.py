@@ -47,3 +47,29 @@ def test_an_unknown_step_is_told_with_the_known_ones():
     done = run_lab("--only=nonsense")
     assert done.returncode == 69
     assert "cannot find step nonsense: there are apply, plan, spread" in done.stderr
+
+
+def test_the_fault_matrix_says_what_routers_and_clients_see(tmp_path):
+    """Two of its cells; all of them take minutes (docs/explanation/failure-modes.md)."""
+    done = subprocess.run(
+        [
+            LBNODE,
+            "lab",
+            "faults",
+            "three-tier",
+            "--only=agent",
+            "--only=exabgp",
+            "--fault=SIGKILL",
+            f"--logs={tmp_path}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    table = done.stdout.partition("program, fault")[2]
+    assert re.search(r"agent, SIGKILL +as before +0 of 48 ", table), done.stdout
+    assert re.search(r"exabgp, SIGKILL +\d+ of \d+ ways gone after 0\.\d+ s, for [\d.]+ s +0 of 48 ", table), (
+        done.stdout
+    )

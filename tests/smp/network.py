@@ -1,43 +1,39 @@
-"""The network of the measurements: a client, two L4 nodes of which one has the traffic, real servers that answer it.
+"""The network of the measurements (`onelan`): two L4 nodes of which one has the traffic, servers s1 to s8, and s9 which
+is to be added.
 
-    client ---+--- switch ---+--- l4a, l4b   (the VIPs, IPVS, ipip and ip6tnl to the real servers)
-              |              +--- s1 ... s9  (decapsulate, serve, answer the client directly; s9 is to be added)
-
-Nodes are what the roles want them to be, and a pass of an L4 node is that of `lbnode apply`; what probes find is said
-by the tests, because starting to probe is measured elsewhere.
+A pass of an L4 node is that of `lbnode apply`; what probes find is said by the tests, because starting to probe is
+measured elsewhere.
 """
 
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onelan import SWITCH, VIP, Announcer, become_server, joined, only
 from traffic import PORT, Traffic, serve
 
 from lbnode.config.load import parse
 from lbnode.config.model import Cluster
-from lbnode.drivers import Observed, Result
 from lbnode.health.state import Health, Probe
 from lbnode.ipvs.driver import IpvsDriver
 from lbnode.lab import links
-from lbnode.lab.links import Port, Route
+from lbnode.lab.links import Route
 from lbnode.lab.namespaces import Node
 from lbnode.maintenance.state import parse as state
 from lbnode.net.links import LinkDriver
 from lbnode.net.policy import PolicyDriver, ended
 from lbnode.net.sysctl import SysctlDriver
 from lbnode.paths import Paths
-from lbnode.plan import Change
 from lbnode.reconcile import run
-from lbnode.resources import Announcement, DestinationOrder, Row, ServiceKey
+from lbnode.resources import DestinationOrder, ServiceKey
 from lbnode.roles import desired
-from lbnode.roles.inputs import Desired, Inputs
+from lbnode.roles.inputs import Inputs
 from lbnode.roles.prober import Prober
 from lbnode.templates import load
 
-VIP = {4: "198.51.100.1", 6: "2001:db8:5::1"}
 KEYS = {version: ServiceKey(vip, "tcp", PORT) for version, vip in VIP.items()}
 L4 = ("l4a", "l4b")
 SERVERS = tuple(f"s{number}" for number in range(1, 10))
@@ -63,24 +59,6 @@ def cluster_of(servers: Sequence[str]) -> Cluster:
     return parse(HEAD + "".join(lines))
 
 
-class Speaker:
-    """Announces what it is told to, to nobody. Tables of what is announced are changed as live ones."""
-
-    kinds: tuple[type[Row], ...] = (Announcement,)
-
-    def __init__(self) -> None:
-        self.rows: set[Row] = set()
-
-    def observe(self, wanted: Sequence[Row]) -> Observed:
-        return Observed(tuple(self.rows))
-
-    def apply(self, changes: Sequence[Change]) -> list[Result]:
-        for change in changes:
-            self.rows -= {change.old}
-            self.rows |= {change.new} - {None}
-        return [Result(change) for change in changes]
-
-
 @dataclass
 class Network:
     """`cluster` and `health` are what the next pass goes by; `health` and `speakers` are by L4 node."""
@@ -90,7 +68,7 @@ class Network:
     traffic: Traffic
     cluster: Cluster = field(default_factory=lambda: cluster_of(AT_FIRST))
     health: dict[str, dict[Probe, Health]] = field(default_factory=lambda: {name: {} for name in L4})
-    speakers: dict[str, Speaker] = field(default_factory=lambda: {name: Speaker() for name in L4})
+    speakers: dict[str, Announcer] = field(default_factory=lambda: {name: Announcer() for name in L4})
 
     def drivers(self, name: str) -> list[Any]:
         """Fresh ones, as after a start of the agent."""
@@ -159,22 +137,12 @@ table inet silence {
 """
 
 
-def only(whole: Desired, drivers: Iterable[Any]) -> Desired:
-    """Without what needs programs."""
-    kinds: tuple[type[Row], ...] = tuple(kind for driver in drivers for kind in driver.kinds)
-    return Desired(tuple(row for row in whole.rows if isinstance(row, kinds)), whole.reasons)
-
-
 @contextmanager
 def built(directory: Path) -> Iterator[Network]:
     """With the L4 nodes programmed and everything listening."""
     everyone = cluster_of(SERVERS)
     with ExitStack() as stack:
-        names = ("client", *everyone.nodes, "switch")
-        nodes = {name: stack.enter_context(Node(name, private=False)) for name in names}
-        hosts = {name: (f"{node.ipv4}/24", f"{node.ipv6}/64") for name, node in everyone.nodes.items()}
-        hosts["client"] = ("192.0.2.9/24", "2001:db8::9/64")
-        links.lan(nodes["switch"], "lan", [Port(nodes[name], "eth0", hosts[name]) for name in names[:-1]])
+        nodes = joined(stack, everyone)
         links.route(
             nodes["client"], Route(f"{VIP[4]}/32", ("192.0.2.141",)), Route(f"{VIP[6]}/128", ("2001:db8::141",))
         )
@@ -182,7 +150,7 @@ def built(directory: Path) -> Iterator[Network]:
         for name in SERVERS:
             become_server(nodes[name], name, everyone)
             listeners += [(name, nodes[name].call(lambda family=family: listen(family))) for family in FAMILIES]
-        nodes["switch"].fork(lambda: serve(listeners), directory / "servers.log")
+        nodes[SWITCH].fork(lambda: serve(listeners), directory / "servers.log")
         for _, listener in listeners:
             listener.close()
         traffic = Traffic(nodes["client"], VIP, directory / "clients.log")
@@ -197,9 +165,3 @@ FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 def listen(family: socket.AddressFamily) -> socket.socket:
     return socket.create_server(("", PORT), family=family, backlog=512)
-
-
-def become_server(node: Node, name: str, cluster: Cluster) -> None:
-    drivers: list[Any] = [SysctlDriver(), LinkDriver()]
-    wanted = only(desired("backend", Inputs(cluster, name)), drivers)
-    assert node.call(lambda: run(wanted, drivers)).errors == []

@@ -6,7 +6,6 @@ second. What became of each is kept, with the kernel's count of retransmissions 
 """
 
 import asyncio
-import itertools
 import json
 import os
 import socket
@@ -143,15 +142,16 @@ class Clients:
     async def do_calls(self, per_second: int) -> None:
         """Starts making calls, of each family in turn."""
 
-        async def make() -> None:
-            begun = time.monotonic()
-            for number in itertools.count(1):
-                task = asyncio.create_task(self.make_call(4 if number % 2 else 6))
-                self.running.add(task)
-                task.add_done_callback(self.running.discard)
-                await asyncio.sleep(begun + number / per_second - time.monotonic())
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
 
-        self.making = asyncio.create_task(make())
+        def make(number: int) -> None:
+            task = asyncio.create_task(self.make_call(4 if number % 2 else 6))
+            self.running.add(task)
+            task.add_done_callback(self.running.discard)
+            loop.call_at(begun + number / per_second, make, number + 1)
+
+        make(1)
 
     async def make_call(self, version: int) -> None:
         seen = Seen(version)

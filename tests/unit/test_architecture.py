@@ -55,6 +55,7 @@ PURE = [
     "doctor/bgp.py",
     "doctor/router.py",
     "lab/account.py",
+    "lab/served.py",
 ]
 IMPURE_MODULES = {
     "asyncio",

@@ -129,3 +129,22 @@ def test_check_prints_warnings_and_exits_0(tmp_path, capsys):
     told = capsys.readouterr()
     assert told.err == ""
     assert f'"{expected[0]}"' in told.out
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("leaving: {step: med, med: 50}, attributes: {med: 50}", "bgp.leaving.med is 50, and a MED of 50 is announced"),
+        ("leaving: {step: med}, attributes: {med: 50}", ""),
+        (
+            "leaving: {step: local-preference, local_preference: 20}, attributes: {local_preference: 10}",
+            "bgp.leaving.local_preference is 20, and one of 10 is announced",
+        ),
+        ("leaving: {step: local-preference}", ""),
+    ],
+)
+def test_a_second_choice_that_is_none(keys, said):
+    lines = "".join(f"  {key}\n" for key in re.split(r", (?=\w+: \{)", keys))
+    found = [line for line in warned(("  local_asn: 64501\n", f"  local_asn: 64501\n{lines}")) if "bgp." in line]
+    assert len(found) == bool(said)
+    assert not said or found[0].startswith(said)

@@ -11,6 +11,7 @@ EITHER = "give the L7 nodes or the backends the other family"
 THROUGH = "on a service that goes through: backend (leave it out, or set through: l7)"
 SLOTS = "and a Maglev table has 4093 slots (split it, or use fewer and stronger servers)"
 UNEVEN = "real servers of service 'www' would get no flow (use weights with a large common divisor, such as 50 and 100)"
+BY_UDP = "  {}: {{vips: ['2001:db8:2::1'], protocol: udp, pool: web, through: backend}}\n"
 NO_L4 = "no node has role l4 to take the services' packets (add a node with role: l4)"
 
 
@@ -30,6 +31,14 @@ NO_L4 = "no node has role l4 to take the services' packets (add a node with role
             ["17:17: VIP 198.51.100.1 port 443, 80 already belongs to service 'www', line 14"],
         ),
         ([("pools:", "  shop: {vips: [198.51.100.1], ports: [443], pool: web}\npools:")], []),
+        (  # what goes by UDP is another service, on the same port too
+            [("pools:", f"{BY_UDP.format('dns')}pools:")],
+            [],
+        ),
+        (
+            [("pools:", f"{BY_UDP.format('dns')}{BY_UDP.format('names')}pools:")],
+            ["17:18: VIP 2001:db8:2::1 port 80 already belongs to service 'dns', line 16"],
+        ),
         ([("[198", "[198.51.100.1, 198")], ["14:26: VIP 198.51.100.1 is listed twice, line 14 (remove one)"]),
         (
             [("2001:db8:2::1]", "2001:db8:2::1, 2001:DB8:2:0::1]")],

@@ -15,6 +15,7 @@ from lbnode.paths import Paths
 from lbnode.resources import Announcement
 from lbnode.roles import desired
 from lbnode.roles.inputs import Inputs
+from lbnode.roles.leaving import second_choice
 from lbnode.templates import load
 
 NOW = 1795212000.0
@@ -103,7 +104,7 @@ def test_first_a_second_choice_then_nothing_and_back_at_once():
     ("rule", "change"),
     [
         ("  leaving: {step: med, med: 500}\n", {"med": 500}),
-        ("  leaving: {step: local-preference}\n", {"local_preference": 0}),
+        ("  leaving: {step: local-preference}\n", {"med": 1000000}),  # which peers of another AS are not told
         ("  attributes: {communities: ['65001:1']}\n", {"communities": ("65001:1", "65535:0")}),
     ],
 )
@@ -111,6 +112,12 @@ def test_what_makes_a_second_choice(rule, change):
     usual, _ = announced(rule=rule)
     step, _ = announced(rule=rule, admin=DRAIN, leaving_s=1.0)
     assert step == [replace(row, **change) for row in usual]
+
+
+def test_peers_of_the_own_as_are_told_a_local_preference():
+    row = Announcement("198.51.100.1/32", "192.0.2.1", "192.0.2.11", local_preference=200)
+    found = second_choice(row, Leaving(step="local-preference", local_preference=7), inside=True)
+    assert found == replace(row, local_preference=7)
 
 
 def test_what_is_not_announced_is_not_made_a_second_choice():

@@ -139,7 +139,8 @@ class Parser:
             Path(table.path).write_text(table.content)
             assert len(table.content.splitlines()) == 1 + len(table.entries)
         config = self.paths.etc / "haproxy.cfg"
-        written = render.config(SHIPPED, cluster, "l7-1", self.paths, (2, 6))
+        node = next(iter(cluster.with_role("l7")))  # its name may be what was changed
+        written = render.config(SHIPPED, cluster, node, self.paths, (2, 6))
         config.write_text(written)
         argv = ["haproxy", "-c", "-dW", "-f", str(config)]
         environment = {**os.environ, "HOME": "x bind :1"}

@@ -70,7 +70,7 @@ def test_a_bad_object_is_refused_or_decoded(way: Callable[[bytes, random.Random]
         if not number % 500:
             memory.begin()
             assert list(memory.destinations(DESTINATIONS)) == DECODED
-            assert [memory.service(payload).scheduler for payload in SERVICES] == ["mh", "rr"]
+            assert [service.scheduler for service in memory.services(SERVICES)] == ["mh", "rr"]
         kind, good = dice.choice([("s", SERVICES[0]), ("s", SERVICES[1]), *(("d", one) for one in DESTINATIONS)])
         payload = way(good, dice)
         answers = [_decoded(kind, payload, memory), _decoded(kind, payload, None)]
@@ -84,7 +84,7 @@ def _decoded(kind: str, payload: bytes, memory: Memory | None) -> object:
     """Through to rows and back to requests, so that nothing odd lies in wait; None for what is refused."""
     try:
         if kind == "s":
-            service = memory.service(payload) if memory else codec.decode_service(payload)
+            service = memory.services([payload])[0] if memory else codec.decode_service(payload)
             key = rows.key_of(service)
             found = [rows.rows_of(key, service, [])] if key else [rows.foreign_service(service, 0)]
             codec.destinations_query(service)

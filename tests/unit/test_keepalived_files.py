@@ -39,27 +39,35 @@ def test_it_is_a_stack() -> None:
 def test_vips_with_the_same_real_servers_share_a_group(cluster: Cluster) -> None:
     l7 = list(cluster.with_role("l7"))
     found = {group.name: group for group in groups(cluster, l7)}
-    assert list(found) == ["l7-v4-80", "l7-v6-80", "l7-v4-80-sh", "l7-v6-80-sh", "web-direct-v6-80"]
+    names = ["l7-v4-80", "l7-v6-80", "l7-v4-80-sh", "l7-v6-80-sh", "web-direct-v6-80"]
+    assert [name for name in found if "echo" not in name] == names
     assert list(map(str, found["l7-v4-80"].vips)) == [f"198.51.100.{last}" for last in (1, 3)]
     assert list(map(str, found["l7-v4-80-sh"].vips)) == ["198.51.100.2"]
-    assert [len(group.servers) for group in found.values()] == [*[len(l7)] * 4, len(cluster.with_role("backend"))]
+    by_udp = {name for name, group in found.items() if group.protocol == "udp"}
+    assert by_udp == {f"echo-direct-v{vip.version}-7" for vip in cluster.services["echo"].vips}
+    backends = [len(cluster.with_role("backend")), *[len(cluster.members("echo"))] * len(by_udp)]
+    assert [len(group.servers) for group in found.values()] == [*[len(l7)] * 4, *backends]
     assert (found["l7-v4-80"].check.port, found["web-direct-v6-80"].check.port) == (5580, 80)
 
 
 def test_keepalived_has_every_vip_the_flags_and_the_timers(cluster: Cluster, files: Templates) -> None:
     text = keepalived_conf(files, cluster, "l4-1", ["l7-2", "l7-1"], SLOW)
     for service in cluster.services.values():
-        assert all(re.search(rf"^  {vip} 80$", text, re.MULTILINE) for vip in service.vips)
-    assert text.count("lvs_sched mh\n") == text.count("mh-port\n") == 3
+        (port,) = service.ports
+        assert all(re.search(rf"^  {vip} {port}$", text, re.MULTILINE) for vip in service.vips)
+    by_udp = len(cluster.services["echo"].vips)
+    assert text.count("lvs_sched mh\n") == text.count("mh-port\n") == 3 + by_udp
     assert text.count("lvs_sched sh\n") == text.count("sh-port\n") == 2
-    assert text.count("delay_loop 10\n") == text.count("lvs_method TUN\n") == 5
+    assert text.count("delay_loop 10\n") == text.count("lvs_method TUN\n") == 5 + by_udp
+    assert (text.count("protocol TCP\n"), text.count("protocol UDP\n")) == (5, by_udp)
+    assert text.count("connect_port 7\n") == by_udp * len(cluster.members("echo"))
     assert "mh-fallback" not in text
     assert "inhibit_on_failure" not in text
     assert re.findall(r"real_server (192\S+) 80", text) == ["192.0.2.152", "192.0.2.151"] * 2
 
 
 def test_a_service_that_the_stack_lacks_is_refused(cluster: Cluster) -> None:
-    service = cluster.services["direct"].model_copy(update={"protocol": "udp"})
+    service = cluster.services["direct"].model_copy(update={"protocol": "sctp"})
     other = cluster.model_copy(update={"services": {"dns": service}})
     with pytest.raises(LabError, match="cannot serve dns with keepalived"):
         groups(other, ["l7-1"])

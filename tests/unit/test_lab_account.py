@@ -115,8 +115,57 @@ def test_as_json_names_every_end_of_a_broken_flow():
     told = account([report(ONE, "reset", 21.0), report(TWO)], story()).as_json()
     (flow,) = told["broken_flows"]
     assert (flow["source"], flow["port"], flow["vip"], flow["vip_port"], flow["protocol"]) == (
-        *vars(ONE).values(),
+        ONE.source,
+        ONE.port,
+        ONE.vip,
         80,
         "tcp",
     )
     assert (told["opened"], told["broken"], told["avoidable"], told["reasons"]) == (2, 1, 1, {"reset": 1})
+
+
+UDP = Flow("203.0.113.3", 1003, "198.51.100.5", "udp")
+
+
+def datagrams(**rest):
+    return report(UDP, kind="datagrams", backend="s1", **rest)
+
+
+def held_by_s1(*more, **rest):
+    return story(sample(9.0, l4_1={UDP: "s1"}), *more, **rest)
+
+
+def test_datagrams_are_counted_with_and_without_an_answer():
+    told = account([datagrams(rounds=7, lost=2), report(ONE, rounds=5)], held_by_s1())
+    assert (told.opened, told.datagrams, told.datagrams_lost, told.elsewhere, told.broken) == (2, 9, 2, 0, ())
+
+
+def test_a_flow_by_udp_that_another_server_answers_is_broken_and_need_not_have_been():
+    later = sample(25.0, l4_1={UDP: "s1"}, l4_2={UDP: "s2"})
+    told = account([datagrams(broken="answered by s2, instead of s1", at=21.0, other="s2")], held_by_s1(later))
+    assert (told.elsewhere, told.moved, len(told.avoidable)) == (1, 1, 1)
+    (flow,) = told.broken
+    assert str(flow) == (
+        "udp 203.0.113.3:1003 -> 198.51.100.5:80 (datagrams), held by s1, moves: answered by s2, instead of s1;"
+        " avoidable; l4-2 sends it to s2"
+    )
+    assert told.as_json()["broken_flows"][0]["protocol"] == "udp"
+    assert told.as_json()["answered_elsewhere"] == 1
+
+
+def test_a_flow_by_udp_of_a_dead_server_could_not_be_kept():
+    told = account([datagrams(broken="nothing", at=25.0)], held_by_s1(outages=[Outage("s1", 10.5)]))
+    assert (told.avoidable, told.lost) == ((), 1)
+
+
+def test_a_server_that_is_lost_for_one_protocol_keeps_the_flows_of_the_other():
+    flows = [datagrams(broken="started anew", at=25.0, other="s1"), report(ONE, "reset", 25.0)]
+    both = sample(9.0, l4_1={UDP: "s1", ONE: "s1"})
+    told = account(flows, story(both, outages=[Outage("s1", 10.5, "udp")]))
+    assert [(flow.flow, flow.avoidable) for flow in told.broken] == [(UDP, False), (ONE, True)]
+
+
+def test_ports_of_two_protocols_are_two_flows():
+    twin = Flow(*list(vars(UDP).values())[:3])
+    both = story(sample(9.0, l4_1={UDP: "s1", twin: "s2"}))
+    assert (both.holder(UDP), both.holder(twin)) == ("s1", "s2")

@@ -7,6 +7,7 @@ import pytest
 from lbnode.config.load import load
 from lbnode.lab.errors import LabError
 from lbnode.lab.scenarios import disruption
+from lbnode.lab.served import Served, echo_ports, served
 from lbnode.lab.stacks.choice import STACKS, stack_of
 from lbnode.lab.stacks.own import without
 
@@ -46,3 +47,11 @@ def test_events_are_chosen_in_the_order_of_the_request():
 def test_names_of_events_are_unique():
     names = [event.name for event in disruption.EVENTS]
     assert len(set(names)) == len(names)
+
+
+def test_what_is_served_names_the_machines_that_serve_it():
+    found = {(one.vip, one.port): one for one in served(load(CLUSTER), ["l7-2"])}
+    assert found["198.51.100.1", 80] == Served("198.51.100.1", 80, "tcp", "l7", "mh", ("l7-2",))
+    assert found["198.51.100.5", 7] == Served("198.51.100.5", 7, "udp", "backend", "mh", ("s1", "s2"))
+    assert {one.servers for one in served(load(CLUSTER)) if one.through == "l7"} == {("l7-1", "l7-2", "l7-3", "l7-4")}
+    assert echo_ports(load(CLUSTER)) == {"s1": [7], "s2": [7]}

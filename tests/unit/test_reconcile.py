@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lbnode.drivers import Observed, Result
 from lbnode.errors import ApplyFailed, UnsafePlan
-from lbnode.reconcile import plan, run
+from lbnode.reconcile import ensure, plan, run
 from lbnode.resources import (
     Announcement,
     Destination,
@@ -178,3 +178,31 @@ def test_a_pass_in_which_nothing_happens_compares_nothing():
     drivers = l4_drivers()
     left = run(DESIRED, drivers).left
     assert run(DESIRED, drivers, last=left).left is left
+
+
+def test_ensuring_makes_what_is_wanted_and_takes_nothing_away():
+    standing = FakeDriver(Sysctl, rows=[Sysctl("net.ipv4.ip_forward", "0"), Sysctl("net.core.somaxconn", "9")])
+    done = ensure(Desired((Sysctl("net.ipv4.ip_forward", "1"), Sysctl("net.ipv4.vs.pmtu_disc", "0"))), [standing])
+    assert done.errors == []
+    assert {row.name: row.value for row in standing.rows.values()} == {
+        "net.ipv4.ip_forward": "1",
+        "net.core.somaxconn": "9",
+        "net.ipv4.vs.pmtu_disc": "0",
+    }
+    assert not ensure(Desired((Sysctl("net.ipv4.ip_forward", "1"),)), [standing]).results
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_what_is_ensured_for_an_announced_vip_is_not_done_quietly(announced):
+    """Clients' packets come for it, though the ground does not ask for announcements."""
+    seen = []
+
+    class Watching(FakeDriver):
+        def apply(self, changes):
+            seen.extend(change.quiet for change in changes)
+            return super().apply(changes)
+
+    prefix = Announcement("198.51.100.1/32", "192.0.2.129", "192.0.2.137")
+    drivers = [FakeDriver(Announcement, rows=[prefix] * announced), Watching(VirtualService)]
+    ensure(Desired((VirtualService(WEB),)), drivers)
+    assert seen == [not announced]

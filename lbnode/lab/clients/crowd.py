@@ -27,6 +27,9 @@ from lbnode.lab.namespaces import Node
 ORDER_TIMEOUT_S = 120.0
 MET_S = 60.0
 
+Planned = tuple[str, str, str, int]
+"""A flow to start: its kind, the client's address, VIP and port."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -45,14 +48,15 @@ class Reply:
 
 @dataclass(frozen=True)
 class Count:
-    """How a group of flows is doing; `moved` counts bytes, `failures` short requests. `stalled`: flows that have ever
-    stood still for over 1 s; `stalling`: those that do now."""
+    """How a group of flows is doing; `moved` counts bytes, `failures` short requests, `lost` datagrams. `stalled`:
+    flows that have ever stood still for over 1 s; `stalling`: those that do now."""
 
     flows: int
     broken: int
     moved: int
     rounds: int
     failures: int
+    lost: int
     stalled: int
     stalling: int
     stall_s: float
@@ -89,12 +93,12 @@ class Crowd:
         return Counter(reply.backend or reply.problem for reply in replies)
 
     def start(
-        self, group: str, flows: Sequence[tuple[str, str, str]], tick_s: float = 1.0, patience_s: float = PATIENCE_S
+        self, group: str, flows: Sequence[Planned], tick_s: float = 1.0, patience_s: float = PATIENCE_S
     ) -> list[FlowReport]:
-        """Starts flows of (kind, source, VIP); returns once all have begun.
+        """Starts flows; returns once all have begun.
 
-        Kinds: download, upload, requests (on one connection), short (each on its own). A flow that stands still for
-        longer than `patience_s` is broken.
+        Kinds: download, upload, requests (on one connection), short (each on its own); by UDP, datagrams. A flow that
+        stands still for longer than `patience_s` is broken.
         """
         rows = [list(flow) for flow in flows]
         return _reports(self._order(do="start", group=group, flows=rows, tick_s=tick_s, patience_s=patience_s))
@@ -147,12 +151,12 @@ def pairs(vips: Sequence[str], sources: Sequence[str]) -> list[tuple[str, str]]:
     return [(source, vip) for vip in vips for source in sources if (":" in source) == (":" in vip)]
 
 
-def mix(count: int, kinds: Sequence[str], vips: Sequence[str], sources: Sequence[str]) -> list[tuple[str, str, str]]:
+def mix(count: int, kinds: Sequence[str], vips: Sequence[str], sources: Sequence[str], port: int = 80) -> list[Planned]:
     """`count` flows, spread evenly over kinds and VIPs and at random, the same every time, over sources."""
     chance = random.Random(count)  # noqa: S311 - nothing secret here
     chosen = itertools.islice(itertools.cycle(itertools.product(vips, kinds)), count)
     near = {vip: [source for source, _ in pairs([vip], sources)] for vip in vips}
-    return [(kind, chance.choice(near[vip]), vip) for vip, kind in chosen]
+    return [(kind, chance.choice(near[vip]), vip, port) for vip, kind in chosen]
 
 
 def _reports(rows: Sequence[Any]) -> list[FlowReport]:

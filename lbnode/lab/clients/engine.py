@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from lbnode.lab.clients.http import Broken, Connection, Steps, Want
+from lbnode.lab.clients.http import Broken, Connection, Late, Steps, Want
 
 AT_ONCE = 32
 HELD_UP_S = 0.5
@@ -113,7 +113,7 @@ class Engine:
         while self._times and self._times[0][0] <= now:
             _, _, token, run = heapq.heappop(self._times)
             if token == run.token:
-                self._step(run, None if run.pausing else Broken(_late(run.client.connection)))
+                self._step(run, None if run.pausing else Late(_late(run.client.connection)))
 
     def _admit(self) -> None:
         """Lets in from the gate as many as have left it: by resting, by ending, or by waiting for long."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lbnode.lab import web
+from lbnode.lab.clients.datagrams import ANSWER_S, datagrams
 from lbnode.lab.clients.http import Broken, Connection, Steps, length, request
 
 CHUNK = 1024
@@ -32,6 +33,7 @@ class Flow:
     """One client through an experiment. Times are of the monotonic clock, which all processes of a machine share.
 
     `begun`: the first answer or bytes have passed. `resting`: between two ticks. `due`: since when progress is, or 0.
+    `unanswered`: the datagrams without an answer, by number, and when they were sent.
     The rest is explained with `lbnode.lab.account.FlowReport`.
     """
 
@@ -55,7 +57,9 @@ class Flow:
     stall_at: float = 0.0
     due: float = 0.0
     proven: float = 0.0
+    other: str = ""
     failures: list[tuple[float, int, str]] = field(default_factory=list)
+    unanswered: dict[int, float] = field(default_factory=dict)
     connection: Connection = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +98,7 @@ class Flow:
     def passed(self, count: int, proven: float) -> None:
         """Progress was made: `count` bytes, an answer to what was sent at `proven`."""
         self.moved += count
-        self.proven = proven
+        self.proven = max(self.proven, proven)
         self._stood(self.due, time.monotonic())
         self.due = 0.0
 
@@ -102,8 +106,15 @@ class Flow:
         if until - since > self.stall_s:
             self.stall_s, self.stall_at = until - since, since
 
+    @property
+    def lost(self) -> int:
+        """Datagrams that no answer has come to, in time or late."""
+        until = time.monotonic() - (0.0 if self.ended else ANSWER_S)
+        return sum(sent <= until for sent in self.unanswered.values())
+
     def as_json(self) -> dict[str, Any]:
-        names = ("kind", "source", "port", "vip", "vip_port", "backend", "moved", "rounds", "broken", "ended")
+        ends = ("kind", "source", "port", "vip", "vip_port", "backend")
+        names = (*ends, "other", "moved", "rounds", "lost", "broken", "ended")
         times = {name: round(getattr(self, name), 3) for name in ("broken_at", "stopped_at", "stall_s", "stall_at")}
         return {name: getattr(self, name) for name in names} | times | {"failures": self.failures}
 
@@ -230,4 +241,5 @@ KINDS: dict[str, Callable[[Flow], Steps[None]]] = {
     "upload": upload,
     "requests": requests,
     "short": short,
+    "datagrams": datagrams,
 }

@@ -29,6 +29,10 @@ class Broken(Exception):
     """A connection or an answer went wrong; the message is the reason, in few words."""
 
 
+class Late(Broken):
+    """What a client waited for has not come in time."""
+
+
 class Want(Enum):
     """What a client waits for at its socket."""
 

@@ -1,7 +1,7 @@
 """The process in the users' namespace: takes orders, one JSON value per line, over a socket, and answers each.
 
 {"do": "ask", "asks": [[source, vip, path], ...]}            -> [[port, status, headers, body, length] or a reason, ...]
-{"do": "start", "group": g, "flows": [[kind, source, vip], ...], "tick_s": 1, "patience_s": 40}
+{"do": "start", "group": g, "flows": [[kind, source, vip, port], ...], "tick_s": 1, "patience_s": 40}
                                                              -> the flows, once all have begun
 {"do": "look", "group": g}                                   -> the flows as they are now
 {"do": "count", "group": g}                                  -> how many are how
@@ -88,9 +88,9 @@ class Worker:
         return [ask.answer for ask in made]
 
     def do_start(
-        self, group: str, flows: Sequence[Sequence[str]], tick_s: float, patience_s: float
+        self, group: str, flows: Sequence[tuple[str, str, str, int]], tick_s: float, patience_s: float
     ) -> list[dict[str, Any]]:
-        made = [Flow(kind, source, vip, tick_s) for kind, source, vip in flows]
+        made = [Flow(kind, source, vip, tick_s, port) for kind, source, vip, port in flows]
         for flow in made:
             flow.connection.patience_s = patience_s
         return self.start(group, made)
@@ -115,6 +115,7 @@ class Worker:
             "moved": sum(flow.moved for flow in flows),
             "rounds": sum(flow.rounds for flow in flows),
             "failures": sum(len(flow.failures) for flow in flows),
+            "lost": sum(flow.lost for flow in flows),
             "stalled": sum(flow.stall_s > STALLED_S for flow in flows),
             "stalling": sum(bool(flow.due) and not flow.ended and now - flow.due > STALLED_S for flow in flows),
             "stall_s": max((flow.stall_s for flow in flows), default=0.0),

@@ -48,6 +48,20 @@ def disrupt(folder: Path, scale: str, work: Path, options: Sequence[str]) -> int
     return 1 if stack.name == "lbnode" and not all(outcome.kept for outcome in outcomes) else 0
 
 
+def harm(folder: Path, scale: str, work: Path, options: Sequence[str]) -> int:
+    """Runs the fault matrix on a topology; returns the exit status, 1 when a flow broke.
+
+    `options`: `--only=PROGRAM`, `--fault=NAME` (each several times: these only).
+    """
+    from lbnode.lab.scenarios import faults
+
+    try:
+        cells = faults.run(folder, scale, work, _values(options, "--only"), _values(options, "--fault"))
+    except LabError as error:
+        return _told(error, work)
+    return 1 if any(cell.broken for cell in cells) else 0
+
+
 def _values(options: Sequence[str], wanted: str) -> list[str]:
     return [value for name, _, value in (option.partition("=") for option in options) if name == wanted]
 

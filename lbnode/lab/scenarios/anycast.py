@@ -12,6 +12,7 @@ from lbnode.lab import programs, routing
 from lbnode.lab.account import FlowReport
 from lbnode.lab.build import BIRD_CONF, BIRD_SOCKET, RUN, templates
 from lbnode.lab.clients.crowd import Crowd, pairs
+from lbnode.lab.scenarios.network import PORT
 from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.scenario import Steps, show
 from lbnode.lab.scenarios.stage import Stage
@@ -173,7 +174,7 @@ class Requests:
         for user in stage.lab.topology.users:
             asks = pairs(vips or stage.vips, user.every_address)
             count = max(1, CLIENTS // len(self._crowds))
-            flows = [("short", source, vip) for source, vip in islice(cycle(asks), count)]
+            flows = [("short", source, vip, PORT) for source, vip in islice(cycle(asks), count)]
             stage.crowds[user.name].start(GROUP, flows, TICK_S, PATIENCE_S)
         self._began = time.monotonic()
 

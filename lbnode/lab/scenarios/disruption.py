@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from lbnode.lab import programs
-from lbnode.lab.account import Account, Flow, FlowReport, Phase, Sample, Story, account
+from lbnode.lab.account import DATAGRAMS, Account, Flow, FlowReport, Phase, Sample, Story, account
 from lbnode.lab.build import build, load
-from lbnode.lab.clients.crowd import Crowd, mix
+from lbnode.lab.clients.crowd import Crowd
 from lbnode.lab.errors import LabError
 from lbnode.lab.scenarios import sight
 from lbnode.lab.scenarios.events import EVENT, EVENTS, LOOK_S, MOVES, PHASES, RETURN, Event, Play
+from lbnode.lab.scenarios.planned import NEW_TICK_S, long_flows, new_requests, tick_s
 from lbnode.lab.scenarios.report import Report, expect
 from lbnode.lab.scenarios.stage import Stage
 from lbnode.lab.stacks import Stack
@@ -27,13 +28,7 @@ from lbnode.lab.supervisor import Supervisor
 from lbnode.lab.wait import wait_until
 
 FLOWS = 2000
-KINDS = ("download", "upload", "requests")
-TICK_S, TICK_MOST_S = 5.0, 25.0
-TICKS_PER_S = 200.0
-"""What one slow processor holds beside everything else: more flows tick more slowly, but proxies do not call them
-idle. Flows that have something to meet are hurried anyway."""
 PATIENCE_S = 25.0
-NEW, NEW_TICK_S = 24, 1.0
 SEEN_S = 10.0
 SHOWN = 3
 HEAD = (
@@ -49,14 +44,20 @@ HEAD = (
     "failed",
     "sent on",
 )
+UDP_HEAD = (
+    *("event", "UDP flows", "moved", "broken", "by another server", "avoidable", "datagrams", "lost", "stalled > 1 s"),
+    "longest stall",
+)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One event and its account. `seconds`: how long each phase took; `sent_on`: packets that real servers sent on."""
+    """One event and its account, `udp` that of its flows by UDP alone. `seconds`: how long each phase took; `sent_on`:
+    packets that real servers sent on."""
 
     event: Event
     account: Account
+    udp: Account
     seconds: dict[str, float]
     sent_on: int = 0
 
@@ -77,6 +78,11 @@ class Outcome:
             self.sent_on,
         ]
 
+    def udp_row(self) -> list[object]:
+        told = self.udp
+        flows = [told.opened, told.moved, len(told.broken), told.elsewhere, len(told.avoidable)]
+        return [*flows, told.datagrams, told.datagrams_lost, told.stalled, f"{told.longest_stall_s:.1f} s"]
+
     def as_json(self) -> dict[str, Any]:
         seconds = {phase: round(value, 1) for phase, value in self.seconds.items()}
         by_phase = {"avoidable_by_phase": self.account.by_phase(PHASES)}
@@ -88,6 +94,7 @@ class Outcome:
             "sent_on": self.sent_on,
             **by_phase,
             **self.account.as_json(),
+            "udp": self.udp.as_json(),
         }
 
 
@@ -105,11 +112,6 @@ def chosen(names: Sequence[str]) -> tuple[Event, ...]:
     if unknown := [name for name in names if name not in known]:
         raise LabError(f"cannot find event {', '.join(unknown)}: there are {', '.join(known)}")
     return tuple(known[name] for name in names) or EVENTS
-
-
-def tick_s(flows: int) -> float:
-    """How often each of so many flows does something."""
-    return min(max(TICK_S, flows / TICKS_PER_S), TICK_MOST_S)
 
 
 def run(folder: Path, scale: str, work: Path, stack: Stack, order: Order) -> list[Outcome]:
@@ -134,8 +136,11 @@ def run(folder: Path, scale: str, work: Path, stack: Stack, order: Order) -> lis
                     outcomes.append(Experiment(play, event).run(order.flows))
                     _tell(report, outcomes[-1])
             stage.close()
-    report.line(f"{stack.name}: avoidable breaks are those of flows whose L7 node was alive and in reach")
+    report.line(f"{stack.name}: avoidable breaks are those of flows whose real server was alive and in reach")
     report.table(HEAD, {outcome.event.title: outcome.row() for outcome in outcomes})
+    if stage.echoes:
+        report.line("of these, the flows by UDP, which no event has taken the server of")
+        report.table(UDP_HEAD, {outcome.event.title: outcome.udp_row() for outcome in outcomes})
     report.line(f"all of it took {report.seconds:.0f} s")
     found = {"stack": stack.name, "topology": topology.name, "scale": scale, "flows": order.flows}
     told = {**found, "seconds": round(report.seconds), "events": [outcome.as_json() for outcome in outcomes]}
@@ -193,14 +198,14 @@ class Experiment:
         seconds = {phase.name: end - phase.began for phase, end in zip(self._phases, ends, strict=True)}
         if event.alone:
             event.undo(play)
-        return Outcome(event, account(reports, story), seconds, sent_on)
+        by_udp = [report for report in reports if report.kind == DATAGRAMS]
+        return Outcome(event, account(reports, story), account(by_udp, story), seconds, sent_on)
 
     def _open(self, count: int) -> None:
         stage = self.stage
-        flows = mix(count, KINDS, stage.steady, stage.clients)
-        reports = stage.crowd.start("long", flows, tick_s(count), PATIENCE_S)
+        reports = stage.crowd.start("long", long_flows(stage, count), tick_s(count), PATIENCE_S)
         self._flows = [report.flow for report in reports]
-        stage.crowd.start("new", mix(NEW, ("short",), stage.steady, stage.clients), NEW_TICK_S)
+        stage.crowd.start("new", new_requests(stage), NEW_TICK_S)
         bad = [report for report in reports if report.broken]
         expect(not bad, f"{count} flows opened", f"{len(bad)} were not, such as {bad[:1]}")
         # A table that changes while it is read may leave a row out: the kernel counts rows to find where it was.
@@ -236,9 +241,8 @@ class Experiment:
 
     def _met(self) -> None:
         """Waits until every flow has met what is there now; flows of dead machines may wait for ever."""
-        lost = {outage.machine for outage in self.play.outages}
-        story = Story(self._samples, self._phases)
-        dead = [place for place, flow in enumerate(self._flows) if story.holder(flow) in lost]
+        story = Story(self._samples, self._phases, self.play.outages)
+        dead = [place for place, flow in enumerate(self._flows) if story.is_lost(story.holder(flow), flow)]
         self.stage.crowd.meet("long", dead)
 
     def _move(self) -> None:

@@ -8,6 +8,7 @@ from lbnode.lab.namespaces import Node
 from lbnode.lab.programs import PATHS
 from lbnode.lab.scenarios import sight
 from lbnode.lab.scenarios.sight import Routes, Service
+from lbnode.lab.served import TCP, UDP, Served, served
 
 PORT = 80
 
@@ -25,6 +26,7 @@ class Network:
         }
         self.announcers = lab.topology.announcers
         self.l4, self.l7, self.backends = (lab.topology.with_role(role) for role in ("l4", "l7", "backend"))
+        self.served = served(lab.topology.cluster)
 
     def node(self, name: str) -> Node:
         return self.lab.nodes[name]
@@ -42,17 +44,22 @@ class Network:
 
     @property
     def vips(self) -> list[str]:
-        return [str(vip) for service in self.lab.topology.cluster.services.values() for vip in service.vips]
+        """Those of the web: what requests go to."""
+        return [one.vip for one in self.served if one.protocol == TCP]
 
     @property
     def steady(self) -> list[str]:
-        """The VIPs whose flows outlive what happens to L4 nodes and to other real servers: those of scheduler mh."""
-        services = self.lab.topology.cluster.services.values()
-        return [str(vip) for service in services if service.ipvs.scheduler == "mh" for vip in service.vips]
+        """Those of the web whose flows outlive what happens to L4 nodes and to other real servers: of scheduler mh."""
+        return [one.vip for one in self.served if one.protocol == TCP and one.scheduler == "mh"]
 
     def vips_of(self, through: str) -> list[str]:
-        services = self.lab.topology.cluster.services.values()
-        return [str(vip) for service in services if service.through == through for vip in service.vips]
+        """Those of the web that go through L7 nodes, or through backends alone."""
+        return [one.vip for one in self.served if one.protocol == TCP and one.through == through]
+
+    @property
+    def echoes(self) -> list[Served]:
+        """What goes by UDP, to echo servers."""
+        return [one for one in self.served if one.protocol == UDP]
 
     @property
     def clients(self) -> list[str]:
@@ -74,8 +81,8 @@ class Network:
         """Whether every router sends every VIP's packets to a machine that announces, among others."""
         for table in self.routes.values():
             found = table.gateways(4) | table.gateways(6)
-            for vip in self.vips:
-                if self.address(name, 6 if ":" in vip else 4) not in found.get(vip, frozenset()):
+            for one in self.served:
+                if self.address(name, one.version) not in found.get(one.vip, frozenset()):
                     return False
         return True
 
@@ -93,14 +100,17 @@ class Network:
 
         `l7`, `l4`: the nodes meant, when not all.
         """
+        wanted = self.real_servers(l7)
         for services in map(self.weights, self.l4 if l4 is None else l4):
-            for vip in self.vips:
-                names = (self.l7 if l7 is None else l7) if vip in self.vips_of("l7") else self.backends
-                wanted = {self.address(name, 6 if ":" in vip else 4) for name in names}
-                used = {real for real, weight in services.get((vip, PORT), {}).items() if weight}
-                if used != wanted:
+            for service, addresses in wanted.items():
+                if {real for real, weight in services.get(service, {}).items() if weight} != addresses:
                     return False
         return True
+
+    def real_servers(self, l7: Sequence[str] | None = None) -> dict[Service, set[str]]:
+        """The addresses that every L4 node sends a service's packets to; with these L7 nodes when not with all."""
+        every = served(self.lab.topology.cluster, l7)
+        return {(one.vip, one.port): {self.address(name, one.version) for name in one.servers} for one in every}
 
     def all_weights(self) -> dict[str, dict[Service, dict[str, int]]]:
         return {name: self.weights(name) for name in self.l4}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lbnode.lab import web
 from lbnode.lab.account import Flow
-from lbnode.lab.clients.crowd import pairs
+from lbnode.lab.clients.crowd import Planned, Reply, pairs
 from lbnode.lab.scenarios import sight
 from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.stage import Stage
@@ -33,28 +33,46 @@ def _all_answer(stage: Stage) -> bool:
 
 
 def spread(stage: Stage) -> None:
-    """Requests from every client address to every VIP; a table of who carried and who answered them."""
+    """Requests from every client address to every VIP, and datagrams to those by UDP; a table of who carried and who
+    answered them."""
     asks = pairs(stage.vips, stage.clients)
     replies = stage.crowd.ask(asks)
     bad = [reply for reply in replies if reply.status != 200 or reply.body.strip() not in stage.backends]
     expect(not bad, f"a backend's name from each of {len(asks)} requests", f"{len(bad)} others, such as {bad[:2]}")
+    answered = {vip: {_flow(reply): reply.body.strip() for reply in replies if reply.vip == vip} for vip in stage.vips}
+    answered |= _echoed(stage)
     tables = {name: sight.connections(stage.node(name)) for name in stage.l4}
     rows, missing = {}, []
-    for vip in stage.vips:
-        mine = [reply for reply in replies if reply.vip == vip]
-        flows = [Flow(reply.source, reply.port, vip) for reply in mine]
+    for vip, flows in answered.items():
         by_l4 = Counter({name: sum(flow in table for flow in flows) for name, table in tables.items()})
         by_real = Counter(stage.name_of(table[flow]) for table in tables.values() for flow in flows if flow in table)
-        by_backend = Counter(reply.body.strip() for reply in mine)
-        direct = vip in stage.vips_of("backend")
-        servers = stage.backends if direct else stage.l7
-        shares = [(by_l4, stage.l4), (by_real, servers), (by_backend, stage.backends)]
+        by_backend = Counter(flows.values())
+        direct = vip not in stage.vips_of("l7")
+        servers = next(one.servers for one in stage.served if one.vip == vip)
+        shares = [(by_l4, stage.l4), (by_real, servers), (by_backend, servers if direct else stage.backends)]
         missing += [f"{name} for {vip}" for counts, names in shares for name in names if not counts[name]]
         words = [_shares(counts, names) for counts, names in shares]
-        rows[vip] = [len(mine), words[0], "-" if direct else words[1], words[2]]
-        expect(by_l4.total() == len(mine), f"each of {len(mine)} flows to {vip} on exactly one L4 node", by_l4)
+        rows[vip] = [len(flows), words[0], "-" if direct else words[1], words[2]]
+        expect(by_l4.total() == len(flows), f"each of {len(flows)} flows to {vip} on exactly one L4 node", by_l4)
     stage.report.table(["VIP", "requests", "by L4", "by L7", "by backend"], rows)
     expect(not missing, "every L4 node, L7 node and backend has a share of every VIP", f"none by {', '.join(missing)}")
+
+
+def _flow(reply: Reply) -> Flow:
+    return Flow(reply.source, reply.port, reply.vip)
+
+
+def _echoed(stage: Stage) -> dict[str, dict[Flow, str]]:
+    """One flow by UDP from every client address to every VIP that has it: VIP -> flow -> who answered."""
+    flows: list[Planned] = [
+        ("datagrams", source, one.vip, one.port)
+        for one in stage.echoes
+        for source in stage.clients
+        if (":" in source) == (one.version == 6)
+    ]
+    stage.crowd.start("echoed", flows)
+    reports = stage.finish("echoed", "by UDP")
+    return {one.vip: {row.flow: row.backend for row in reports if row.vip == one.vip} for one in stage.echoes}
 
 
 def _shares(counts: Counter[str], names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ RTM_GETROUTE, NLM_F_DUMP, NLMSG_DONE = 26, 0x301, 3
 RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 1, 5, 9, 15, 18
 MAIN_TABLE = 254
 
+PROTOCOLS = {"TCP": "tcp", "UDP": "udp"}
 Service = tuple[str, int]
 """A VIP and a port."""
 
@@ -121,13 +122,13 @@ def weights(node: Node) -> dict[Service, dict[str, int]]:
 
 
 def connections(node: Node) -> dict[Flow, str]:
-    """The L4 node's connection table, TCP: flow -> real server. Rows stay for a while after a connection's end."""
+    """The L4 node's connection table: flow -> real server. Rows stay for a while after a flow's end."""
     flows = {}
     for line in _proc(node, "ip_vs_conn").splitlines()[1:]:
         words = line.split()
-        if words[0] == "TCP":
+        if words[0] in PROTOCOLS:
             source, vip, real = (_address(words[index]) for index in (1, 3, 5))
-            flows[Flow(source, int(words[2], 16), vip)] = real
+            flows[Flow(source, int(words[2], 16), vip, PROTOCOLS[words[0]])] = real
     return flows
 
 

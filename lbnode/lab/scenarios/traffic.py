@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from lbnode.lab.account import Account, Story, account
 from lbnode.lab.attach import attach
-from lbnode.lab.clients.crowd import Count, Crowd, mix, pairs
+from lbnode.lab.clients.crowd import Count, Crowd, pairs
 from lbnode.lab.errors import LabError
-from lbnode.lab.scenarios.disruption import KINDS, NEW, NEW_TICK_S, tick_s
 from lbnode.lab.scenarios.network import Network
+from lbnode.lab.scenarios.planned import NEW_TICK_S, long_flows, new_requests, tick_s
 from lbnode.lab.scenarios.report import Report, expect
 from lbnode.lab.scenarios.watch import Watch
 from lbnode.lab.signals import Relay
@@ -54,16 +54,17 @@ def run(state: Path, flows: int, seconds: float) -> int:
         Relay(signal.Signals[name] for name in STOPPED_BY) as signals,
         Crowd(users, lab.logs / "traffic.log") as crowd,
     ):
-        vips, sources = network.steady, network.clients
         first = [lab.topology.clients.addresses(version)[0] for version in (4, 6)]
         wait_until(
-            lambda: all(reply.status == 200 for reply in crowd.ask(pairs(vips, first))),
+            lambda: all(reply.status == 200 for reply in crowd.ask(pairs(network.vips, first))),
             ANSWERS_S,
             "every VIP to answer",
         )
-        report.line(f"opening {flows} flows from {len(sources)} addresses to {len(vips)} VIPs")
-        began = crowd.start("long", mix(flows, KINDS, vips, sources), tick_s(flows))
-        crowd.start("new", mix(NEW, ("short",), vips, sources), NEW_TICK_S)
+        planned = long_flows(network, flows)
+        vips = {vip for _, _, vip, _ in planned}
+        report.line(f"opening {flows} flows from {len(network.clients)} addresses to {len(vips)} VIPs")
+        began = crowd.start("long", planned, tick_s(flows))
+        crowd.start("new", new_requests(network), NEW_TICK_S)
         expect(not all(row.broken for row in began), "flows that open", f"none did, such as {began[:1]}")
         watch = Watch(network)
         watch.begin([row.flow for row in began])
@@ -91,6 +92,11 @@ def tell(report: Report, told: Account) -> None:
         f" moved {told.moved}, stalled over 1 s {told.stalled}, longest stall {told.longest_stall_s:.1f} s;"
         f" {told.requests} new requests, {len(told.failures)} failed"
     )
+    if told.datagrams:
+        report.line(
+            f"by UDP: {told.datagrams} datagrams, {told.datagrams_lost} lost;"
+            f" {told.elsewhere} flows answered by another server, or by one started anew"
+        )
     for phase, count in Counter(flow.phase for flow in told.broken).items():
         avoidable = sum(flow.phase == phase for flow in told.avoidable)
         report.found(f"{count} broke, {avoidable} of them avoidable, after: {phase}")
@@ -116,7 +122,8 @@ class _Lines:
             self._due = seconds + LINE_EVERY_S
             self._report.line(
                 f"{long.flows - long.broken} flows, {long.broken} broken, {long.stalling} stalled now, longest stall"
-                f" {long.stall_s:.1f} s, {long.moved / 1e6:.1f} MB; {new.rounds} new requests, {new.failures} failed"
+                f" {long.stall_s:.1f} s, {long.moved / 1e6:.1f} MB, {long.lost} datagrams lost; {new.rounds} new"
+                f" requests, {new.failures} failed"
             )
 
 
@@ -140,13 +147,15 @@ class _Table:
             "over 1 s ever",
             "longest stall",
             "MB",
+            "datagrams lost",
             "new requests",
             "failed",
         ):
             table.add_column(head, justify="right")
         bad = f"[red]{long.broken}[/]" if long.broken else "0"
         cells = [str(long.flows), bad, str(long.stalling), str(long.stalled), f"{long.stall_s:.1f} s"]
-        table.add_row(*cells, f"{long.moved / 1e6:.1f}", str(new.rounds + new.failures), str(new.failures))
+        sums = [f"{long.moved / 1e6:.1f}", str(long.lost), str(new.rounds + new.failures), str(new.failures)]
+        table.add_row(*cells, *sums)
         self._live.update(Group(table, *self._news))
 
 

@@ -5,23 +5,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 
-from lbnode.lab.account import Flow, FlowReport
+from lbnode.lab.account import Flow
 from lbnode.lab.clients.crowd import mix, pairs
 from lbnode.lab.programs import HAPROXY, PATHS
 from lbnode.lab.scenarios import sight
+from lbnode.lab.scenarios.planned import datagrams
 from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.stage import Stage, require_whole
 
-SLOW_FLOWS = 210
+SLOW_FLOWS, UDP_FLOWS = 210, 60
 FEWER_FLOWS = 120
 DEADLINE_S = 30.0
 
 
 def l4_disable(stage: Stage, rounds: int) -> None:
-    """`touch /etc/lb/disable` on one L4 node after the other, under slow downloads and uploads."""
+    """`touch /etc/lb/disable` on one L4 node after the other, under slow downloads, uploads and flows by UDP."""
     group = "l4-disable"
-    stage.crowd.start(group, mix(SLOW_FLOWS, ("download", "upload"), stage.steady, stage.clients))
-    stage.report.found(f"{SLOW_FLOWS} slow downloads and uploads run")
+    by_tcp = mix(SLOW_FLOWS, ("download", "upload"), stage.steady, stage.clients)
+    by_udp = datagrams(stage, UDP_FLOWS)
+    stage.crowd.start(group, [*by_tcp, *by_udp])
+    stage.report.found(f"{len(by_tcp)} slow downloads and uploads run, and {len(by_udp)} flows by UDP")
     gone, back = [], []
     for name in islice(cycle(stage.l4), rounds):
         with stage.file(name, PATHS.disable, ""):
@@ -31,7 +34,10 @@ def l4_disable(stage: Stage, rounds: int) -> None:
     stage.wait_for_bytes(group)
     stage.report.times("disable_s", "touch disable -> routes gone from both routers' kernels", gone)
     stage.report.times("enable_s", "rm disable -> routes there again", back)
-    stage.finish(group, "through all of it")
+    reports = stage.finish(group, "through all of it")
+    answered = sum(report.rounds for report in reports if report.flow.protocol == "udp")
+    lost = sum(report.lost for report in reports)
+    stage.report.found(f"by UDP: {answered} datagrams answered, each by its flow's own server, and {lost} lost")
 
 
 def _steady_l7(stage: Stage) -> list[str]:
@@ -57,13 +63,13 @@ def l7_killed(stage: Stage) -> None:
     requests_answered(stage, "with one L7 node dead")
     with stage.file(moved, PATHS.disable, ""):
         _until_unrouted(stage, moved)
-        stage.wait_for_bytes("l7-killed", lambda report: at.get(flow_of(report)) != victim)
+        stage.wait_for_bytes("l7-killed", lambda report: at.get(report.flow) != victim)
     _until_routed(stage, moved)
     stage.revive(victim, HAPROXY)
     seconds = stage.wait(lambda: stage.all_weights() == before, DEADLINE_S, f"the weights of before for {victim}")
     stage.report.times("l7_back_s", f"HAProxy started on {victim} -> its old weight on every L4 node", [seconds])
     reports = stage.crowd.finish("l7-killed")
-    others = [report for report in reports if at.get(flow_of(report)) != victim]
+    others = [report for report in reports if at.get(report.flow) != victim]
     require_whole(others, "the flows on the other L7 nodes, through an ECMP move")
     stage.report.found(
         f"of {len(reports)} flows {len(reports) - len(others)} were on {victim}; of the other {len(others)}, 0 broken,"
@@ -76,7 +82,7 @@ def l7_drain(stage: Stage) -> None:
     victim = stage.l7[1]
     reports = stage.crowd.start("l7-drain", mix(FEWER_FLOWS, ("download", "upload"), _steady_l7(stage), stage.clients))
     old = {flow for flow, real in flows_of(stage).items() if real == victim}
-    count = sum(flow_of(report) in old for report in reports)
+    count = sum(report.flow in old for report in reports)
     expect(count, f"flows on {victim}", "none")
     with drained(stage, victim, "drain"):
         requests_answered(stage, f"with {victim} draining")
@@ -144,10 +150,6 @@ def _until_routed(stage: Stage, name: str) -> float:
 
 def _all_in_use(stage: Stage, name: str) -> None:
     stage.wait(lambda: 0 not in stage.weights_of(name), DEADLINE_S, f"{name} in use on every L4 node")
-
-
-def flow_of(report: FlowReport) -> Flow:
-    return Flow(report.source, report.port, report.vip)
 
 
 def flows_of(stage: Stage) -> dict[Flow, str]:

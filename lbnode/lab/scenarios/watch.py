@@ -8,8 +8,7 @@ import errno
 import select
 import socket
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +16,17 @@ from pathlib import Path
 from lbnode.lab.account import Flow, Outage, Phase, Sample
 from lbnode.lab.scenarios import sight
 from lbnode.lab.scenarios.network import PORT, Network
+from lbnode.lab.served import TCP, UDP, echo_ports
 
 REACH_S = 0.5
 NOBODY_LISTENS = 9
 """A port that is refused by whoever is there: `discard`, which nobody has served for decades."""
-LISTENING = "0A"  # include/net/tcp_states.h
+LISTENING, BOUND = "0A", "07"  # include/net/tcp_states.h; a UDP socket without a peer is as if closed
 CALM = "nothing yet"
 SAMPLES_MOST = 100
+
+Part = tuple[str, str]
+"""A machine, and a protocol that it serves."""
 
 
 @dataclass
@@ -35,16 +38,18 @@ class Watch:
     phases: list[Phase] = field(default_factory=list)
     outages: list[Outage] = field(default_factory=list)
     _state: dict[str, str] = field(default_factory=dict)
-    _missed: dict[str, float] = field(default_factory=dict)
-    _lost: set[str] = field(default_factory=set)
-    _sockets: dict[str, frozenset[str]] = field(default_factory=dict)
-    _starts: Counter[str] = field(default_factory=Counter)
+    _missed: dict[Part, float] = field(default_factory=dict)
+    _lost: set[Part] = field(default_factory=set)
+    _sockets: dict[Part, frozenset[str]] = field(default_factory=dict)
     _looked: float = 0.0
     _flows: set[Flow] = field(default_factory=set)
 
-    @property
-    def _servers(self) -> tuple[str, ...]:
-        return (*self.network.l7, *self.network.backends)
+    def __post_init__(self) -> None:
+        network = self.network
+        self._echo_ports = echo_ports(network.lab.topology.cluster)
+        self._servers = (*network.l7, *network.backends)
+        by_udp = [(name, UDP) for name in self._servers if name in self._echo_ports]
+        self._parts: list[Part] = [*((name, TCP) for name in self._servers), *by_udp]
 
     def begin(self, flows: Sequence[Flow]) -> None:
         """Before anything happens; `flows` are those to follow."""
@@ -96,29 +101,36 @@ class Watch:
             told = "/".join(map(str, sorted(weights.get(name, ())))) or "none"
             seen[f"weight {name}"] = f"weight of {name}: {told}"
         self._find_lost()
-        seen |= {
-            name: f"{name} is {'dead or out of reach' if name in self._lost else 'there'}" for name in self._servers
-        }
+        for part in self._parts:
+            words = part[0] if part[1] == TCP else f"{part[0]} by UDP"
+            seen[words] = f"{words} is {'dead or out of reach' if part in self._lost else 'there'}"
         return seen
 
     def _find_lost(self) -> None:
-        """A machine that is missed twice in a row is lost, since the first time: once may be a busy processor. One
-        whose listening sockets are all others now has been started anew, and what the old ones had taken is lost."""
+        """What a machine serves a protocol with is lost when it is missed twice in a row, since the first time: once
+        may be a busy processor. Where its sockets are all others now it has been started anew, and what the old ones
+        had taken is lost."""
         began = time.monotonic()
         there = self._in_reach(self._servers)
-        for name in self._servers:
-            sockets = _listening(self.network.node(name).holder)
-            before = self._sockets.get(name, sockets)
+        for part in self._parts:
+            name, protocol = part
+            sockets = self._open_sockets(part)
+            before = self._sockets.get(part, sockets)
             if name in there and sockets:
-                self._missed.pop(name, None)
-                self._lost.discard(name)
-                self._sockets[name] = sockets
+                self._missed.pop(part, None)
+                self._lost.discard(part)
+                self._sockets[part] = sockets
                 if not sockets & before:
-                    self._starts[name] += 1
-                    self.outages.append(Outage(name, self._looked))
-            elif self._missed.setdefault(name, began) < began and name not in self._lost:
-                self._lost.add(name)
-                self.outages.append(Outage(name, self._missed[name]))
+                    self.outages.append(Outage(name, self._looked, protocol))
+            elif self._missed.setdefault(part, began) < began and part not in self._lost:
+                self._lost.add(part)
+                self.outages.append(Outage(name, self._missed[part], protocol))
+
+    def _open_sockets(self, part: Part) -> frozenset[str]:
+        name, protocol = part
+        ports = {PORT} if protocol == TCP else set(self._echo_ports[name])
+        state = LISTENING if protocol == TCP else BOUND
+        return _sockets(self.network.node(name).holder, protocol, state, ports)
 
     def _in_reach(self, names: Sequence[str]) -> set[str]:
         """Those whose kernel answers a router, with whatever it says."""
@@ -147,12 +159,12 @@ def _attempt(address: str) -> socket.socket:
     return channel
 
 
-def _listening(holder: int) -> frozenset[str]:
-    """The sockets in a node, by inode, that listen on the services' port."""
+def _sockets(holder: int, protocol: str, state: str, ports: Collection[int]) -> frozenset[str]:
+    """The sockets in a node, by inode, that are in a state on one of some ports."""
     found = set()
-    for table in ("tcp", "tcp6"):
+    for table in (protocol, f"{protocol}6"):
         for line in Path(f"/proc/{holder}/net/{table}").read_text().splitlines()[1:]:
             words = line.split()
-            if words[3] == LISTENING and int(words[1].rpartition(":")[2], 16) == PORT:
+            if words[3] == state and int(words[1].rpartition(":")[2], 16) in ports:
                 found.add(words[9])
     return frozenset(found)

@@ -6,9 +6,10 @@ timers; what then becomes of the flows is for the experiment to see.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from lbnode.lab.scenarios.stage import Stage
+if TYPE_CHECKING:
+    from lbnode.lab.scenarios.stage import Stage
 
 
 class Stack(Protocol):
@@ -16,7 +17,7 @@ class Stack(Protocol):
 
     name: str
 
-    def start(self, stage: Stage, l7: Sequence[str]) -> None:
+    def start(self, stage: "Stage", l7: Sequence[str]) -> None:
         """Starts everything, with these L7 nodes in use; returns when every router has every VIP over every L4 node
         and every L4 node uses every real server. The other L7 nodes of the lab stand by: they run and nobody uses
         them."""

@@ -21,7 +21,6 @@ from lbnode.lab import ecmp
 from lbnode.lab.build import RUN, templates
 from lbnode.lab.errors import LabError
 from lbnode.lab.programs import EXABGP, HAPROXY, PATHS, in_python
-from lbnode.lab.scenarios.network import PORT
 from lbnode.lab.scenarios.stage import Stage
 from lbnode.lab.stacks import keepalived_files as files
 from lbnode.lab.stacks.keepalived_files import SLOW, Timers
@@ -94,13 +93,10 @@ class Keepalived:
 
     def uses(self, l7: Sequence[str]) -> bool:
         """Whether every L4 node uses these L7 nodes and all backends, and no others."""
-        stage = self.stage
-        for services in stage.all_weights().values():
-            for vip in stage.vips:
-                names = l7 if vip in stage.vips_of("l7") else stage.backends
-                wanted = {stage.address(name, 6 if ":" in vip else 4) for name in names}
-                if services.get((vip, PORT), {}).keys() != wanted:
-                    return False
+        wanted = self.stage.real_servers(l7)
+        for services in self.stage.all_weights().values():
+            if any(services.get(service, {}).keys() != addresses for service, addresses in wanted.items()):
+                return False
         return True
 
     def set_l7(self, names: Sequence[str]) -> None:

@@ -62,6 +62,7 @@ class Group:
     scheduler: str
     vips: tuple[IPAddress, ...]
     port: int
+    protocol: str
     servers: tuple[IPAddress, ...]
     check: Check
     ready: str
@@ -71,8 +72,8 @@ def groups(cluster: Cluster, l7: Sequence[str]) -> list[Group]:
     """What an L4 node serves, with these L7 nodes, in this order. Raises LabError for services this stack lacks."""
     found: dict[str, Group] = {}
     for name, service in cluster.services.items():
-        if service.protocol != "tcp" or service.ipvs not in KNOWN:
-            raise LabError(f"cannot serve {name} with keepalived: its files know plain TCP, mh or sh, and ipip only")
+        if service.protocol not in ("tcp", "udp") or service.ipvs not in KNOWN:
+            raise LabError(f"cannot serve {name} with keepalived: its files know TCP, UDP, mh or sh, and ipip only")
         for version in FAMILIES:
             vips = tuple(vip for vip in service.vips if vip.version == version)
             for port in service.ports if vips else ():
@@ -87,9 +88,9 @@ def _group(cluster: Cluster, service: Service, l7: Sequence[str], version: int, 
     behind = "l7" if service.through == "l7" else f"{service.pool}-direct"
     members = l7 if service.through == "l7" else tuple(cluster.members(service.pool))
     servers = tuple(_address(cluster, member, version) for member in members)
-    scheduler = service.ipvs.scheduler
+    scheduler, check = service.ipvs.scheduler, _check(cluster, service)
     name = f"{behind}-v{version}-{port}" + ("" if scheduler == "mh" else f"-{scheduler}")
-    return Group(name, scheduler, (), port, servers, _check(cluster, service), READY[version])
+    return Group(name, scheduler, (), port, service.protocol, servers, check, READY[version])
 
 
 def _check(cluster: Cluster, service: Service) -> Check:
