@@ -56,10 +56,9 @@ def test_every_peer_is_told_of_with_its_state() -> None:
 
 
 def test_a_node_is_asked_about_its_own_peers_only() -> None:
-    assert [
-        one.name
-        for one in bgp.spoken_with(cluster.small("129, asn: 65000}", "129, asn: 65000, nodes: [l4-2]}"), "l4-1")
-    ] == ["r1-6"]
+    two = "129, asn: 65000, nodes: [l4-2]}\n    r2: {address: 192.0.2.130, asn: 65000, nodes: [l4-1]}"
+    found = cluster.small("129, asn: 65000}", two)
+    assert [one.name for one in bgp.spoken_with(found, "l4-1")] == ["r2", "r1-6"]
 
 
 @pytest.mark.parametrize(
