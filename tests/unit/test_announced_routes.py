@@ -174,6 +174,9 @@ def test_there_is_nothing_to_print_without_a_table_or_a_vip():
 
 @pytest.mark.parametrize("speaker", ["bird", "frr"])
 def test_a_node_that_speaks_with_nobody_has_a_table_and_no_session(speaker):
-    cluster = parse(BY_TABLE.replace("asn: 65000", "nodes: [s1], asn: 65000"))
+    of_s1 = BY_TABLE.replace("asn: 65000", "nodes: [s1], asn: 65000").replace(
+        "pools:\n  web: {", "pools:\n  web: {nodes: [s1], "
+    )
+    cluster = parse(of_s1)
     text = speakers.config(speaker, load(), cluster, "s2")
     assert "neighbor" not in text
