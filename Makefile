@@ -13,7 +13,7 @@ PROGRAMS := haproxy bird2 nginx-light ipvsadm iptables iproute2 kmod procps user
 # systemd itself checks our units.
 test check: PROGRAMS += systemd
 # Peers to compare with, and a second kernel to test on.
-test kernel-test smp-test lab-test bench: PROGRAMS += keepalived socat qemu-system-x86 busybox-static
+test kernel-test smp-test lab-test bench: PROGRAMS += keepalived exabgp socat qemu-system-x86 busybox-static
 # Only who changes the classifier, and the test that its object is of its source, need a compiler for it.
 test kernel-test classifier: PROGRAMS += clang
 # A processor with AMX needs a small library compiled for user-mode-linux (lbnode/lab/xstate.c).
@@ -78,7 +78,7 @@ system:
 		echo "installing: $$missing"; \
 		$(APT) update -q; \
 		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $$missing; \
-		if [ -d /run/systemd/system ]; then for unit in haproxy bird frr keepalived nginx gdnsd; do case "$$missing" in *$$unit*) \
+		if [ -d /run/systemd/system ]; then for unit in haproxy bird frr keepalived exabgp nginx gdnsd; do case "$$missing" in *$$unit*) \
 			$(subst apt-get,systemctl,$(APT)) disable --now $$unit;; esac; done; fi; \
 	fi
 

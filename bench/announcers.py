@@ -1,8 +1,8 @@
-"""Who announces a VIP while its service is well and nobody has taken the node out: lbnode, and ExaBGP's own health
-check.
+"""Who announces a VIP while its service is well and nobody has taken the node out: lbnode, by ExaBGP and by BIRD, and
+ExaBGP's own health check.
 
-Each has a node of its own on the LAN of one router, a web server, the file /etc/lb/disable, and ExaBGP with the same
-hold time. A supervisor plays systemd for all of them.
+Each has a node of its own on the LAN of one router, a web server, the file /etc/lb/disable, and a BGP speaker with the
+same hold time. A supervisor plays systemd for all of them.
 """
 
 import json
@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+from lbnode import templates
+from lbnode.config.load import parse
 from lbnode.lab import links
 from lbnode.lab.namespaces import Node
 from lbnode.lab.programs import exabgp as start_exabgp
@@ -20,19 +22,22 @@ from lbnode.lab.programs import lbnode
 from lbnode.lab.supervisor import Program, Supervisor
 from lbnode.lab.wait import wait_until
 from lbnode.paths import Paths
+from lbnode.roles import speakers
 
 PATHS = Paths()
 ROUTER, ASN, PEER_ASN, HOLD_TIME_S = "192.0.2.1", 65010, 65000, 6
-SPEAKER, WEB, AGENT = "exabgp", "web", "agent"
+SPEAKER, WEB, AGENT = "speaker", "web", "agent"
+BIRD_CONF, BIRD_CONTROL = Path("/run/bird.conf"), Path("/run/bird.ctl")
 CHECK = Path("/etc/lb/check")
 CLUSTER = """\
 bgp:
   local_asn: {asn}
   hold_time_s: {hold_time_s}
+  speaker: {speaker}
   leaving: {{step: {step}}}
   damping: {{flaps: 0}} # twenty times in a row is what is measured
   peers:
-    r: {{address: {router}, asn: {peer_asn}}}
+    r: {{address: {router}, asn: {peer_asn}{more}}}
 nodes:
   ours: {{role: backend, ipv4: {own}}}
 pools:
@@ -100,23 +105,32 @@ class Side(ABC):
     def kill_speaker(self) -> None:
         """SIGKILL, and until it is there again."""
         old = self.supervisor.kill(self.key(SPEAKER))
-        wait_until(lambda: self.supervisor.pid(self.key(SPEAKER)) not in (None, old), 60, "ExaBGP again")
+        wait_until(lambda: self.supervisor.pid(self.key(SPEAKER)) not in (None, old), 60, "the speaker again")
 
 
 class Ours(Side):
     """lbnode's agent and its relay."""
 
+    speaker, more = "exabgp", ""
+    """As in the cluster file; `more`: of the peer."""
+
     def start(self) -> None:
         self.configure("none")
-        node, supervisor = self.place.node, self.supervisor
-        supervisor.add(Program(node, SPEAKER, start_exabgp, needs=str(PATHS.exabgp_config)))
+        self.start_speaker()
         argv = ["agent", "--role", "backend", "--node", "ours"]
-        supervisor.add(Program(node, AGENT, lambda: lbnode(argv)))
+        self.supervisor.add(Program(self.place.node, AGENT, lambda: lbnode(argv)))
+
+    def start_speaker(self) -> None:
+        self.supervisor.add(Program(self.place.node, SPEAKER, start_exabgp, needs=str(PATHS.exabgp_config)))
 
     def configure(self, step: str) -> None:
         """`step`: as in the cluster file."""
+        self.place.node.write(PATHS.cluster_file, self.cluster_file(step))
+
+    def cluster_file(self, step: str) -> str:
         values = {"asn": ASN, "peer_asn": PEER_ASN, "hold_time_s": HOLD_TIME_S, "router": ROUTER, "step": step}
-        self.place.node.write(PATHS.cluster_file, CLUSTER.format(own=self.place.own, vip=self.place.vip, **values))
+        values |= {"speaker": self.speaker, "more": self.more, "own": self.place.own, "vip": self.place.vip}
+        return CLUSTER.format(**values)
 
     def kill_decider(self) -> None:
         before = self._beat()
@@ -128,6 +142,30 @@ class Ours(Side):
             return float(json.loads(self.place.node.read(PATHS.bgp_heartbeat))["at"])
         except (OSError, ValueError):
             return 0.0
+
+
+class OursByTable(Ours):
+    """lbnode's agent, and BIRD with BFD, as `lbnode render bird` has it."""
+
+    speaker, more = "table", ", bfd: true"
+
+    def start_speaker(self) -> None:
+        node, cluster = self.place.node, parse(self.cluster_file("none"))
+        node.write(BIRD_CONF, speakers.config("bird", templates.load(), cluster, "ours"))
+        argv = ["bird", "-f", "-c", str(BIRD_CONF), "-s", str(BIRD_CONTROL)]
+        self.supervisor.add(Program(node, SPEAKER, argv))
+
+    def kill_decider(self) -> None:
+        before = self._begun()
+        self.supervisor.kill(self.key(AGENT))
+        wait_until(lambda: self._begun() not in (0, before), 60, "the agent again", 0.05)
+
+    def _begun(self) -> int:
+        """When the agent that runs has made its socket; 0 when there is none."""
+        try:
+            return self.place.node.call(lambda: PATHS.agent_socket.stat().st_mtime_ns)
+        except FileNotFoundError:
+            return 0
 
 
 class Healthcheck(Side):

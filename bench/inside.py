@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import change, cold, idle, large, machine, reaction, start
+from bench import bgp, change, cold, idle, large, machine, reaction, start
 from lbnode.cli import collect_seldom
 
 QUESTIONS = {
@@ -18,6 +18,7 @@ QUESTIONS = {
     "idle": idle.measure,
     "large": large.measure,
     "start": start.measure_inside,
+    "bgp": bgp.measure,
     "reaction": reaction.measure,
 }
 

@@ -23,16 +23,19 @@ NOTES = """\
   announcements to a running ExaBGP and wait until it has taken them, read everything back. It starts as after a reboot:
   ExaBGP's configuration file is there already. keepalived does the IPVS part alone: it has no checkers here.
 - **SIGHUP** is measured from the signal to the weight in the kernel; so is the agent, from the saving of the file.
-- **The router's kernel**: one LAN with a router (BIRD, `merge paths`), lbnode and twice ExaBGP with `exabgp healthcheck
-  --withdraw-on-down` (every 1 s and every 10 s, else as it comes: three checks to rise and to fall), a web server and a
-  `disable` file each. From the moment it happens to the moment the kernel has, or has no more, the route. lbnode is a
-  backend that announces itself, with its own defaults (a check every second, two to rise and to fall). The three go
-  through their rounds side by side.
+- **The router's kernel**: one LAN with a router (BIRD, `merge paths`), lbnode by ExaBGP, lbnode by BIRD with BFD (three
+  packets in 600 ms), and twice ExaBGP with `exabgp healthcheck --withdraw-on-down` (every 1 s and every 10 s, else as
+  it comes: three checks to rise and to fall), a web server and a `disable` file each. From the moment it happens to the
+  moment the kernel has, or has no more, the route. lbnode is a backend that announces itself, with its own defaults (a
+  check every second, two to rise and to fall). The four go through their rounds side by side.
 - **HAProxy** is measured on loopback of the host. The plain side of the 60 changes starts a new process with `-sf` each
   time, with the same file but for `option idle-close-on-response`; its clients mostly notice a closed connection before
   they use it, and have to connect again. The layout beside the maintenance file has socat as its
   agent-check responder and the enabler behind the other servers. «Plain render and reload» renders with lbnode's code,
   and waits for the new process.
+- **1,000 prefixes** are counted at the router, a BIRD in the same kernel. lbnode's relay looks at every prefix before
+  it is told, keeps few commands on their way, and writes down what became of them; the plain script writes all lines at
+  once and reads the answers.
 - user-mode-linux has one processor and slow system calls (some 20 us), and starting a program is dear there. Python's
   own work runs at native speed. On other kernels programs of many system calls (ipvsadm) do better.
 - **The classifier** runs by BPF_PROG_TEST_RUN, with real sockets: a million times the same packet (warm), or one packet

@@ -1,10 +1,8 @@
 """How long until a router's kernel knows? From what happens on a node that announces to the route in the router.
 
-lbnode and ExaBGP's own health check, the latter at two intervals, on one LAN in one boot; each round everything
-happens once to each. A side goes its own way in a thread of its own, for the slowest takes minutes where the others
-take seconds.
-
-A speaker with BFD is one more `Side` (bench.announcers), and `cut` what it is there for.
+lbnode, by ExaBGP and by BIRD with BFD, and ExaBGP's own health check, this at two intervals, on one LAN in one boot;
+each round everything happens once to each. A side goes its own way in a thread of its own, for the slowest takes
+minutes where the others take seconds.
 """
 
 import threading
@@ -16,7 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import router
-from bench.announcers import ASN, HOLD_TIME_S, PEER_ASN, ROUTER, Healthcheck, Ours, Place, Side, start_constant
+from bench.announcers import (
+    ASN,
+    HOLD_TIME_S,
+    PEER_ASN,
+    ROUTER,
+    Healthcheck,
+    Ours,
+    OursByTable,
+    Place,
+    Side,
+    start_constant,
+)
 from bench.figure import OURS, Figure
 from lbnode.lab import links, programs
 from lbnode.lab.links import Port
@@ -25,9 +34,10 @@ from lbnode.lab.supervisor import Program, Supervisor
 
 DEADLINE_S = 120.0
 LAN = "lan"
-VIP, GOAL_MS = "198.51.100.1", 50
+VIP, GOAL_MS, BFD_GOAL_MS = "198.51.100.1", 50, 1000
+BY_TABLE = "lbnode, BIRD, BFD"
 SIDES = {OURS: ("192.0.2.11", VIP), "healthcheck 1 s": ("192.0.2.12", "198.51.100.2")}
-SIDES |= {"healthcheck 10 s": ("192.0.2.13", "198.51.100.3")}
+SIDES |= {"healthcheck 10 s": ("192.0.2.13", "198.51.100.3"), BY_TABLE: ("192.0.2.14", "198.51.100.4")}
 OTHER = "192.0.2.20"
 EVENTS = {
     "disable": "`disable` file -> withdrawn (lbnode: `step: none`)",
@@ -35,7 +45,7 @@ EVENTS = {
     "fail": "the server dies -> withdrawn (lbnode: check every 1 s, twice)",
     "recover": "the server is back -> announced",
     "decider": "agent or health check killed and started again: without the route for",
-    "speaker": "ExaBGP killed and started again: without the route for",
+    "speaker": "ExaBGP (BIRD) killed and started again: without the route for",
     "cut": f"the node is cut off, hold time {HOLD_TIME_S} s -> withdrawn",
     "mend": "the node is back -> announced",
     "step": "`disable` file -> a second choice, which routers do not use any more",
@@ -124,6 +134,16 @@ def _figures(took: dict[tuple[str, str], list[float]]) -> Iterator[Figure]:
         yield Figure(f"router's kernel: {text}", "ms", values, worst=True)
     for event, text in (("disable", "withdrawn"), ("step", "a second choice")):
         yield Figure(f"router's kernel: lbnode, file -> {text}", "ms", {OURS: took[event, OURS]}, GOAL_MS, worst=True)
+    by_bfd = {OURS: took["cut", BY_TABLE]}
+    yield Figure(
+        "router's kernel: lbnode by BIRD with BFD, cut off -> withdrawn", "ms", by_bfd, BFD_GOAL_MS, worst=True
+    )
+
+
+def _side(name: str, place: Place, supervisor: Supervisor) -> Side:
+    if name == BY_TABLE:
+        return OursByTable(place, supervisor)
+    return Ours(place, supervisor) if name == OURS else Healthcheck(place, supervisor, int(name.split()[1]))
 
 
 @contextmanager
@@ -131,7 +151,7 @@ def _site(log: Path) -> Iterator[tuple[Site, dict[str, Side]]]:
     """Everything up, and every VIP in the router's kernel."""
     programs.preload()
     logs = log.with_name("reaction")
-    names = ["ours", "hc1", "hc10"]
+    names = ["ours", "hc1", "hc10", "table"]
     with Node("switch") as fabric, Node("router") as far, Node("other") as other, Supervisor(logs) as supervisor:
         nodes = [Node(name) for name in names]
         try:
@@ -143,17 +163,13 @@ def _site(log: Path) -> Iterator[tuple[Site, dict[str, Side]]]:
             links.lan(fabric, LAN, [*ports, Port(other, "eth0", (f"{OTHER}/24",))])
             peers = {node.name: place.own for node, place in zip(nodes, places.values(), strict=True)}
             peers["other"] = OTHER
-            far.write(router.CONF, router.config(ROUTER, PEER_ASN, peers, ASN, HOLD_TIME_S))
+            far.write(router.CONF, router.config(ROUTER, PEER_ASN, peers, ASN, HOLD_TIME_S, bfd="table"))
             supervisor.add(Program(far, "bird", router.command()))
             with router.Table(far) as table:
                 start_constant(Place("other", other, OTHER, VIP), supervisor)
                 sides: dict[str, Side] = {}
                 for name, place in places.items():
-                    sides[name] = (
-                        Ours(place, supervisor)
-                        if name == OURS
-                        else Healthcheck(place, supervisor, int(name.split()[1]))
-                    )
+                    sides[name] = _side(name, place, supervisor)
                     sides[name].start()
                 for place in (*places.values(), Place("other", other, OTHER, VIP)):
                     table.wait(place.vip, place.own, True, 0, DEADLINE_S)

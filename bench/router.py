@@ -21,6 +21,7 @@ CONF, CONTROL = Path("/run/bird.conf"), Path("/run/bird.ctl")
 HEAD = """\
 router id {own};
 protocol device {{}}
+protocol bfd {{}}
 filter vips {{
   if (65535, 0) ~ bgp_community then bgp_local_pref = 0;
   if net ~ [ 198.51.100.0/24{{32,32}} ] then accept;
@@ -31,18 +32,19 @@ protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; merge
 PEER = """\
 protocol bgp to_{name} {{
   local {own} as {asn}; neighbor {address} as {peer_asn};
-  direct; passive; hold time {hold_time_s}; error wait time 1,5;
+  direct; passive; hold time {hold_time_s}; error wait time 1,5; {more}
   ipv4 {{ import filter vips; export none; gateway direct; }};
 }}
 """
 
 
-def config(own: str, asn: int, peers: dict[str, str], peer_asn: int, hold_time_s: int) -> str:
-    """bird.conf; `peers` by name."""
+def config(own: str, asn: int, peers: dict[str, str], peer_asn: int, hold_time_s: int, bfd: str = "") -> str:
+    """bird.conf; `peers` by name; `bfd`: the one that has it."""
     lines = [HEAD.format(own=own)]
     for name, address in peers.items():
         rest = {"asn": asn, "peer_asn": peer_asn, "hold_time_s": hold_time_s}
-        lines.append(PEER.format(name=name, own=own, address=address, **rest))
+        more = "bfd { interval 200 ms; multiplier 3; };" if name == bfd else ""
+        lines.append(PEER.format(name=name, own=own, address=address, more=more, **rest))
     return "".join(lines)
 
 

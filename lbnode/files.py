@@ -30,6 +30,7 @@ class _Found:
 
     content: bytes = b""
     mode: int = 0
+    group: int = -1
     other: str = ""
 
     @property
@@ -59,7 +60,8 @@ class FileDriver:
             if found.refusal:
                 foreign.append(f"file {row.path}: {found.refusal}")
             else:
-                rows.append(File(row.path, found.content.decode(errors="replace"), found.mode, row.checker))
+                content = found.content.decode(errors="replace")
+                rows.append(File(row.path, content, found.mode, _group_name(row, found), row.checker))
         return Observed(tuple(rows), tuple(foreign))
 
     def apply(self, changes: Sequence[Change]) -> list[Result]:
@@ -92,7 +94,7 @@ class FileDriver:
             return f"cannot write {target}: its first line does not say '{MARK}'; a template must keep that"
         _make_directories(target.parent)
         staged[row.path] = candidate = target.with_name(f".{target.name}.new")
-        _write(candidate, row.content, row.mode)
+        _write(candidate, row.content, row.mode, _group(row.group))
         return ""
 
     def _check(self, row: File, wanted: bool, staged: dict[str, Path]) -> str:
@@ -110,7 +112,7 @@ class FileDriver:
             for path, place in others.items():
                 content = content.replace(path, str(place))
             staged[f"{row.path} as checked"] = checked = target.with_name(f".{target.name}.checked")
-            _write(checked, content, 0o600)
+            _write(checked, content, 0o600, None)
         complaint = self.checkers[row.checker](checked)
         if not complaint:
             return ""
@@ -150,13 +152,15 @@ def _held_back(change: Change, failed: Sequence[Row]) -> str:
     return ""
 
 
-def _write(path: Path, content: str, mode: int) -> None:
-    """A new file with this content, on the disk."""
+def _write(path: Path, content: str, mode: int, group: int | None) -> None:
+    """A new file with this content, on the disk; `group` None for the writer's own."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content.encode())
         file.flush()
         os.fsync(file.fileno())
+        if group is not None:
+            os.fchown(file.fileno(), -1, group)
         os.fchmod(file.fileno(), mode)
 
 
@@ -167,13 +171,29 @@ def _find(path: Path) -> _Found | None:
         if not stat.S_ISREG(status.st_mode):
             return _Found(other=_word(status.st_mode))
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-            return _Found(file.read(), stat.S_IMODE(status.st_mode))
+            return _Found(file.read(), stat.S_IMODE(status.st_mode), status.st_gid)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
         raise NotPermitted(f"cannot read {path}: {error.strerror}") from error
     except OSError as error:
         raise LbnodeError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _group(name: str) -> int | None:
+    """The number of a group; None when this host has none of that name, or it does not matter."""
+    import grp
+
+    try:
+        return grp.getgrnam(name).gr_gid if name else None
+    except KeyError:
+        return None
+
+
+def _group_name(row: File, found: _Found) -> str:
+    """As the row has it when it is so, or when that cannot be."""
+    wanted = _group(row.group)
+    return row.group if wanted in (None, found.group) else str(found.group)
 
 
 def _word(mode: int) -> str:

@@ -48,10 +48,31 @@ def load_cluster(identity: Identity) -> Cluster:
 
 def desired_state(identity: Identity, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Desired:
     """What this node should look like now."""
-    return desired(identity.role, inputs_of(identity, cluster, admin, health))
+    return desired(identity.role, inputs_of(identity, cluster, admin, health, passwords_of(identity, cluster)))
 
 
-def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Inputs:
+def passwords_of(identity: Identity, cluster: Cluster) -> dict[str, str]:
+    """Of the BGP sessions of this node, by the peer's name. Raises ConfigError with every file that cannot be used."""
+    if not announces(identity, cluster):
+        return {}
+    from lbnode.bgp.passwords import read
+
+    return read(cluster, identity.name)
+
+
+def wanted_passwords(identity: Identity, cluster: Cluster) -> set[str]:
+    """The peers with whom this node's sessions have a password."""
+    peers = cluster.bgp.peers.items()
+    return {name for name, peer in peers if peer.password_file and peer.speaks_with(identity.name)}
+
+
+def inputs_of(
+    identity: Identity,
+    cluster: Cluster,
+    admin: AdminState,
+    health: Mapping[Probe, Health],
+    passwords: Mapping[str, str],
+) -> Inputs:
     """All that it depends on: what people and probes say, and, where that is not decided afresh each time, what the
     node does already."""
     version, ended, announced, proxy = (2, 6), frozenset[str](), frozenset[str](), ProxyFacts()
@@ -93,6 +114,7 @@ def inputs_of(identity: Identity, cluster: Cluster, admin: AdminState, health: M
         damped,
         past,
         chance,
+        passwords,
     )
 
 
@@ -147,6 +169,9 @@ class Decisions:
         self._probes: tuple[Probe, ...] = ()
         self._inputs: Inputs | None = None
         self._desired = Desired()
+        self._passwords: dict[str, str] = {}
+        self.problem = ""
+        """What is wrong with a password file while the last good password stays in force."""
 
     def probes(self, cluster: Cluster) -> tuple[Probe, ...]:
         """As `wanted_probes`; they are up to the cluster file alone."""
@@ -155,8 +180,15 @@ class Decisions:
         return self._probes
 
     def desired(self, cluster: Cluster, admin: AdminState, health: Mapping[Probe, Health]) -> Desired:
-        """As `desired_state`; the same value as long as nothing has changed."""
-        inputs = inputs_of(self._identity, cluster, admin, health)
+        """As `desired_state`; the same value as long as nothing has changed. A password file that is lost or spoilt
+        changes nothing."""
+        try:
+            self._passwords, self.problem = passwords_of(self._identity, cluster), ""
+        except ConfigError as error:
+            if not wanted_passwords(self._identity, cluster) <= self._passwords.keys():
+                raise
+            self.problem = f"the last good one stays in force: {error}"
+        inputs = inputs_of(self._identity, cluster, admin, health, self._passwords)
         if self._inputs is None or not same(inputs, self._inputs):
             self._desired = desired(self._identity.role, inputs)
             self._inputs = inputs

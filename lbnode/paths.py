@@ -57,6 +57,11 @@ class Paths:
         return self.etc / "generated" / "exabgp.conf"
 
     @property
+    def announceable(self) -> Path:
+        """The networks that may be announced: from the cluster file, for the relay's last look."""
+        return self.etc / "generated" / "announceable"
+
+    @property
     def generations(self) -> Path:
         """The Maglev tables that are and were in use (`lbnode.chance.generations`)."""
         return self.etc / "generated" / "generations.json"

@@ -153,7 +153,7 @@ def diff(
         if not _order_follows(key, have, want)
     ]
     ordered = tuple(sorted(changes, key=_when))
-    return Plan(ordered, tuple(sorted(foreign)), tuple(_dangers(have, want)), actual, desired)
+    return Plan(ordered, tuple(sorted(foreign)), tuple(_dangers(have, want, reasons)), actual, desired)
 
 
 def _change(old: Row | None, new: Row | None, reason: str, announced: Collection[str]) -> Change:
@@ -207,8 +207,9 @@ def _for_clients(row: Row) -> bool:
     return isinstance(row, VirtualService) and not row.service.carries_probes
 
 
-def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row]) -> list[str]:
-    """Why a plan would hurt: a service loses most of its destinations, or the node loses every service."""
+def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row], reasons: Mapping[Key, str]) -> list[str]:
+    """Why a plan would hurt: a service loses most of its destinations, or the node loses every service, or its last
+    announcement without a reason."""
     dangers = []
     for row in have.values():
         if not isinstance(row, DestinationOrder) or row.service.carries_probes:
@@ -223,4 +224,19 @@ def _dangers(have: Mapping[Key, Row], want: Mapping[Key, Row]) -> list[str]:
     services = [row for row in have.values() if _for_clients(row)]
     if services and not any(map(_for_clients, want.values())):
         dangers.append(f"the node would lose all of its {len(services)} virtual services")
-    return dangers
+    return dangers + _silence(have, want, reasons)
+
+
+def _silence(have: Mapping[Key, Row], want: Mapping[Key, Row], reasons: Mapping[Key, str]) -> list[str]:
+    """Roles give a reason for every announcement that the cluster file leads to, made or not: people have taken the
+    node out, or too few servers are up. One that goes without is not in the file any more, perhaps by mistake."""
+    told = [row for row in have.values() if isinstance(row, ANNOUNCING)]
+    lost = [row.title for row in told if row.key not in reasons]
+    if lost and not any(isinstance(row, ANNOUNCING) for row in want.values()):
+        return [f"the node would withdraw its last announcement{'s' * (len(told) > 1)}, {_some(lost)}"]
+    return []
+
+
+def _some(titles: list[str]) -> str:
+    more = f" and {len(titles) - 2} more" if len(titles) > 2 else ""
+    return ", ".join(sorted(titles)[:2]) + more

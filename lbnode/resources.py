@@ -307,7 +307,8 @@ class Rule(Row):
 
 @dataclass(frozen=True, slots=True)
 class File(Row):
-    """A generated file. `checker` names the program that must accept the content before it replaces the old."""
+    """A generated file. `checker` names the program that must accept the content before it replaces the old; `group`,
+    who else may read it, if this host has such a group: "" for the group of whoever writes it."""
 
     KIND: ClassVar[str] = "file"
     RANK: ClassVar[int] = 40
@@ -316,10 +317,11 @@ class File(Row):
     path: str
     content: str = field(repr=False)
     mode: int = 0o644
+    group: str = ""
     checker: Literal["", "haproxy", "exabgp"] = field(default="", compare=False)
 
     def settings(self) -> dict[str, object]:
-        return {"lines": self.content.count("\n"), "mode": f"{self.mode:04o}"}
+        return {"lines": self.content.count("\n"), "mode": f"{self.mode:04o}", "group": self.group}
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,6 +230,7 @@ class Agent:
         identity, before, admin = self._identity, self._desired, self._reading.state
         with exclusive(identity.paths.lock):
             self._desired = self._decisions.desired(self._cluster, admin, self._monitor.health)
+            self._journal.tell("password", self._decisions.problem)
             self._haste.tell_peers(admin, self._desired, whole=not self._left)
             done = run(self._desired, self._drivers, last=self._left)
             note_flaps(identity, self._cluster, admin, self._decisions.announced, self._desired)

@@ -159,7 +159,7 @@ def _error(change: Change, told: Told | None) -> str:
     if row in told.announced:
         return ""
     if row.key in told.refused:
-        return f"cannot announce {row.title}: ExaBGP refused it: {told.refused[row.key]}"
+        return f"cannot announce {row.title}: {told.refused[row.key]}"
     return f"cannot announce {row.title}: ExaBGP does not follow" + _because(told)
 
 

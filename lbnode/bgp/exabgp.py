@@ -11,45 +11,92 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import MappingProxyType
 
-from lbnode.config.model import Cluster, Node
+from lbnode.config.model import Cluster, IPAddress, Node, Peer
 from lbnode.errors import LbnodeError, Missing, NotReady
 from lbnode.paths import Paths
 from lbnode.templates import Templates
 
 TEMPLATE = "exabgp.conf.j2"
+GROUP = "exabgp"
+"""Of the user that runs ExaBGP (lbnode-sysusers.conf): may read a configuration with passwords in it."""
 CHECK_S = 120.0
 """A check that is cut short begins anew with the next pass: on a machine too busy for it, it would never end."""
+HIGHEST_TTL = 255
+FINGERPRINT_ROUNDS = 100_000
 RELAY = (sys.executable, "-IS", str(Path(__file__).with_name("relay.py")))
 """Starts the relay: this interpreter, isolated, without site packages. A reload with another command keeps the relay
 that runs; ExaBGP starts the next one with it."""
 
 
-def config(templates: Templates, cluster: Cluster, node_name: str, paths: Paths, relay: Sequence[str] = RELAY) -> str:
+def config(
+    templates: Templates,
+    cluster: Cluster,
+    node_name: str,
+    paths: Paths,
+    relay: Sequence[str] = RELAY,
+    passwords: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The configuration of one node that announces. Peers that it does not speak with, and those of a family that it
     has no address of, are left out.
 
-    `relay` is the command that starts the relay, without the files. Raises LbnodeError when the template is wrong.
+    `relay` is the command that starts the relay, without the files; `passwords` by the peer's name, for those that have
+    one. Raises LbnodeError when the template is wrong.
     """
     node = cluster.nodes[node_name]
     peers = [
-        {"name": name, "address": peer.address, "asn": peer.asn, "local_address": local, "version": local.version}
+        _session(cluster, name, peer, local)
         for name, peer in cluster.bgp.peers.items()
-        if (peer.nodes is None or node_name in peer.nodes)
+        if peer.speaks_with(node_name)
         and (local := peer.local_address or node.address(peer.address.version)) is not None
     ]
     values = {
-        "relay": [*relay, str(paths.bgp_wanted), str(paths.bgp_told)],
-        "peers": peers,
+        "relay": [*relay, *map(str, (paths.bgp_wanted, paths.bgp_told, paths.announceable))],
         "router_id": router_id(node),
         "local_asn": cluster.bgp.local_asn,
-        "hold_time_s": cluster.bgp.hold_time_s,
     }
-    content = templates.render(TEMPLATE, digest="", **values)
-    return templates.render(TEMPLATE, digest=hashlib.sha256(content.encode()).hexdigest()[:16], **values)
+    marks = {name: fingerprint(value) for name, value in passwords.items()}
+    content = templates.render(TEMPLATE, digest="", peers=_with(peers, marks), **values)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+    return templates.render(TEMPLATE, digest=digest, peers=_with(peers, passwords), **values)
+
+
+def _session(cluster: Cluster, name: str, peer: Peer, local: IPAddress) -> dict[str, object]:
+    """What the template is told of one peer. With TTL security every packet goes out with the highest TTL, and one that
+    has lost more than the permitted hops is dropped (RFC 5082, 3)."""
+    return {
+        "name": name,
+        "address": peer.address,
+        "asn": peer.asn,
+        "local_address": local,
+        "version": local.version,
+        "hold_time_s": peer.hold_time_s or cluster.bgp.hold_time_s,
+        "outgoing_ttl": HIGHEST_TTL if peer.ttl_security else peer.multihop,
+        "incoming_ttl": HIGHEST_TTL + 1 - peer.ttl_security if peer.ttl_security else None,
+        "passive": peer.passive,
+        "add_path": peer.add_path,
+        "graceful_restart_s": peer.graceful_restart_s,
+    }
+
+
+def _with(peers: Sequence[dict[str, object]], passwords: Mapping[str, str]) -> list[dict[str, object]]:
+    return [{**peer, "password": passwords.get(str(peer["name"]), "")} for peer in peers]
+
+
+@lru_cache
+def fingerprint(password: str) -> str:
+    """Stands for a password in the digest, which everybody may see: slow to make, so that nobody tries a dictionary."""
+    return hashlib.pbkdf2_hmac("sha256", password.encode(), b"lbnode exabgp.conf", FINGERPRINT_ROUNDS).hex()
+
+
+def masked(text: str) -> str:
+    """A configuration, or what is said of one, as it may be shown."""
+    return re.sub(r'(md5-password\s+)("[^"]*"|[^\s;]+)', r'\1"********"', text)
 
 
 def router_id(node: Node) -> IPv4Address:
@@ -109,7 +156,7 @@ def check(path: Path) -> str:
         return ""
     reason = output.rpartition("not a valid config file:")[2].rpartition("no change found in the configuration")[2]
     lines = [re.sub(r"^[\d:]+ \| \d+ +\| \w+ +\|", "", line).strip() for line in reason.splitlines()]
-    return "; ".join(filter(None, lines)) or f"exabgp ended with code {code}"
+    return masked("; ".join(filter(None, lines))) or f"exabgp ended with code {code}"
 
 
 def _validate(*arguments: str) -> tuple[int, str]:

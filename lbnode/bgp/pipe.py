@@ -18,6 +18,10 @@ SILENT_S = 0.2
 """How long such a one is given for the lines of a query."""
 
 
+LONGEST = 1 << 20
+"""Bytes of a line."""
+
+
 class Pipe:
     """`on_event` is called with each JSON line. The end of the input raises EOFError from every method that waits."""
 
@@ -29,6 +33,7 @@ class Pipe:
         self.rest = b""
         self.lines: list[str] = []
         self.answers: list[str] = []
+        self.expected = 0
         self.answered: bool | None = None
         self.owed = 0
         self.heard = 0.0
@@ -59,7 +64,7 @@ class Pipe:
         An answer that comes late is counted off then. Where ExaBGP has been told not to answer (exabgp_api_ack=false),
         only queries are waited for, until no more lines come.
         """
-        self.lines, self.answers = [], []
+        self.lines, self.answers, self.expected = [], [], len(commands)
         _send("".join(f"{command}\n" for command in commands).encode())
         self.heard = time.monotonic()
         query = commands[0].startswith("show ")
@@ -68,6 +73,7 @@ class Pipe:
             if left <= 0:
                 break
             self.wait(left)
+        self.expected = 0
         missing = len(commands) - len(self.answers)
         if missing < len(commands):
             self.answered = True
@@ -90,15 +96,14 @@ class Pipe:
             raise EOFError
         self.heard = time.monotonic()
         *lines, self.rest = (self.rest + data).split(b"\n")
+        self.rest = self.rest if len(self.rest) < LONGEST else b""  # no line of ExaBGP's
         for line in (line.decode(errors="replace") for line in lines):
             if line.startswith("{"):
                 self.on_event(line)
             elif self.owed:
                 self.owed -= line in ("done", "error")
-            elif line in ("done", "error"):
-                self.answers.append(line)
-            else:
-                self.lines.append(line)
+            elif len(self.answers) < self.expected:  # else nobody has asked
+                (self.answers if line in ("done", "error") else self.lines).append(line)
 
 
 def _send(data: bytes) -> None:

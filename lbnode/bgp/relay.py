@@ -1,5 +1,8 @@
 """The relay: ExaBGP runs it as its API process, and it makes ExaBGP announce what the file `wanted` says.
 
+Whatever `wanted` says, nothing is announced that is not in the list of the cluster file, which is read from a file of
+its own: here it is looked at for the last time.
+
 It holds no state of its own. What ExaBGP runs with, which peers it has and what it announces is asked of ExaBGP (at the
 start and after each reload); what should be is read from `wanted` whenever inotify reports it. The difference is told,
 and the outcome is left in `told`, by rename. A lock on `relay.lock` beside them says that it lives. What becomes of the
@@ -15,30 +18,34 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 if __name__ == "__main__":  # started as a script, by an interpreter that may not know where lbnode is
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lbnode.bgp import heartbeat, words
+from lbnode.bgp.gate import Gate
 from lbnode.bgp.inotify import Watch
 from lbnode.bgp.pipe import Pipe
 from lbnode.bgp.sessions import Sessions
 
 BATCH = 50
 """Commands on their way at once: far below what a pipe holds, so that neither side can block the other."""
+PUBLISH_S = 0.2
+"""Seconds between two reports while there is still something to tell: one of 1,000 routes takes 10 ms."""
 RETRY_S = 0.05, 10.0
 """A reload that did not take is tried again: after the first, then twice as long each time, up to the second."""
 REFUSED = "its log says why; once it has refused one, only a restart helps: systemctl restart lbnode-exabgp"
 
 
 class Relay:
-    """One life between ExaBGP's pipe and the two files."""
+    """One life between ExaBGP's pipe and the files."""
 
-    def __init__(self, wanted: Path, told: Path) -> None:
+    def __init__(self, wanted: Path, told: Path, announceable: Path) -> None:
         self.wanted_file, self.told_file = wanted, told
-        self.sessions = Sessions()
-        self.pipe = Pipe(self.sessions.hear)
+        self.gate, self.sessions = Gate(announceable), Sessions()
+        self.pipe = Pipe(self.sessions.heard)
         self.watch: Watch | None = None
         self.lock = -1
         self.since = round(time.time(), 3)
@@ -47,12 +54,12 @@ class Relay:
         self.told: dict[words.Key, words.Route] = {}
         self.refused: dict[words.Key, str] = {}
         self.config = ""
-        self.neighbors: dict[str, words.Neighbor] = {}
         self.deadman = heartbeat.DeadMan(wanted.with_name(heartbeat.FILE))
         self.gone_since: float | None = None
         self.problems = {"wanted": "", "reload": "", "agent": ""}
         self.retry_at, self.retry_s = 0.0, RETRY_S[0]
         self.published: object = None
+        self.published_at = 0.0
 
     def run(self) -> None:
         """Until the end of the input, which raises EOFError."""
@@ -64,7 +71,8 @@ class Relay:
                 self.reload()
             self.look_for_agent()
             while self.tell():
-                self.publish()
+                pass
+            self.finish()
             self.publish()
             self.pipe.wait(1.0 if self.watch is None else self.next_in())
 
@@ -124,11 +132,12 @@ class Relay:
         return min(times, default=None)
 
     @property
-    def orders(self) -> dict[words.Key, words.Route]:
-        """What should be announced: what `wanted` says, or nothing where the agent is gone and has asked for that."""
+    def orders(self) -> Mapping[words.Key, words.Route]:
+        """What should be announced: what `wanted` says and the list permits, or nothing where the agent is gone and has
+        asked for that."""
         if self.wanted is None or (self.gone_since is not None and self.deadman.then == "withdraw"):
             return {}
-        return self.wanted.routes
+        return self.gate.permitted
 
     def read_wanted(self) -> None:
         """A file that is not there yet, or not understood, changes nothing."""
@@ -140,18 +149,29 @@ class Relay:
             self.problems["wanted"] = f"cannot read {self.wanted_file}: {error}; keeping what it said before"
             return
         self.problems["wanted"] = ""
+        self.gate.read()
+        self.gate.look(self.wanted.routes, self.told)
         self.refused.clear()
         self.retry_at, self.retry_s = 0.0, RETRY_S[0]
 
     def tell(self) -> bool:
-        """Tells ExaBGP a batch of the difference; False when there was none."""
+        """Tells ExaBGP the difference, a batch at a time, as long as the orders stay; False when there was none."""
         if self.wanted is None:
             return False
-        steps = words.difference(self.told, self.orders, self.neighbors)
-        batch = [step for step in steps if step.key not in self.refused][:BATCH]
-        if not batch:
+        orders = self.orders
+        steps = words.difference(self.told, orders, self.sessions.neighbors)
+        steps = [step for step in steps if step.key not in self.refused]
+        for start in range(0, len(steps), BATCH):
+            self.tell_batch(steps[start : start + BATCH])
+            if time.monotonic() > self.published_at + PUBLISH_S:
+                self.publish()
+            if self.orders is not orders:
+                break
+        if not steps:
             self.settled = self.wanted.serial
-            return False
+        return bool(steps)
+
+    def tell_batch(self, batch: list[words.Step]) -> None:
         for step, answer in zip(batch, self.pipe.ask([step.command for step in batch]), strict=True):
             if step.route is None:
                 # An error to a withdrawal means that the peer is not there any more.
@@ -160,15 +180,21 @@ class Relay:
                 self.told[step.key] = step.route
             elif self.orders.get(step.key) == step.route:
                 peer = step.key[0]
-                self.refused[step.key] = "see its log" if peer in self.sessions.peers else f"it has no neighbor {peer}"
-        return True
+                why = "see its log" if peer in self.sessions.states else f"it has no neighbor {peer}"
+                self.refused[step.key] = f"ExaBGP refused it: {why}"
+
+    def finish(self) -> None:
+        """Lets peers that restart gracefully know when all that is wanted has been told."""
+        if self.wanted is not None and self.gate.guard is not None and (ends := self.sessions.finished()):
+            self.pipe.ask(ends)
 
     def learn(self) -> None:
         """Asks ExaBGP for everything that is not in the files."""
-        self.neighbors, self.config = words.neighbors_from(self.pipe.show("show neighbor configuration"))
-        self.sessions.expect(self.neighbors)
-        self.sessions.learn(words.states_from(self.pipe.show("show neighbor summary")))
+        neighbors, self.config = words.neighbors_from(self.pipe.show("show neighbor configuration"))
+        self.sessions.begin(neighbors)
+        self.sessions.asked(words.states_from(self.pipe.show("show neighbor summary")))
         self.told = words.routes_from(self.pipe.show("show adj-rib out"))
+        self.gate.look(self.wanted.routes if self.wanted else {}, self.told)
         self.refused.clear()
 
     def reload_in(self) -> float | None:
@@ -197,6 +223,7 @@ class Relay:
 
     def publish(self) -> None:
         """Writes `told`, when it differs from what was written before."""
+        refused = {**self.refused, **self.gate.barred}
         value = {
             "pid": os.getpid(),
             "since": self.since,
@@ -205,11 +232,12 @@ class Relay:
             "announced": [
                 {"peer": key[0], "prefix": key[1], **words.BLANK, **self.told[key]} for key in sorted(self.told)
             ],
-            "refused": [{"peer": key[0], "prefix": key[1], "why": why} for key, why in sorted(self.refused.items())],
-            "peers": self.sessions.peers,
+            "refused": [{"peer": key[0], "prefix": key[1], "why": refused[key]} for key in sorted(refused)],
+            "peers": self.sessions.states,
             "agent_gone": self.gone_since,
-            "problem": "; ".join(filter(None, self.problems.values())),
+            "problem": "; ".join(filter(None, [*self.problems.values(), self.gate.problem])),
         }
+        self.published_at = time.monotonic()
         if self.watch is None or value == self.published:
             return
         scratch = self.told_file.with_name(f".{self.told_file.name}.{os.getpid()}")
@@ -236,10 +264,10 @@ def complain(message: str) -> None:
 
 
 def main() -> None:
-    """Arguments: the files `wanted` and `told`."""
+    """Arguments: the files `wanted`, `told` and `announceable`."""
     os.umask(0o022)  # ExaBGP's own umask would keep others from reading `told`
     while True:
-        relay = Relay(*map(Path, sys.argv[1:3]))
+        relay = Relay(*map(Path, sys.argv[1:4]))
         try:
             relay.run()
         except EOFError:

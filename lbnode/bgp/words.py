@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lbnode.bgp.reasons import explained
+
 Route = dict[str, Any]
 """The fields of an Announcement: prefix, peer, next_hop, and those of BLANK."""
 BLANK: Route = {
@@ -30,10 +32,13 @@ LOCK = "relay.lock"
 
 
 class Neighbor(NamedTuple):
-    """What ExaBGP runs a session with: the AS numbers of both sides, 0 when it does not say."""
+    """What ExaBGP runs a session with: the AS numbers of both sides, 0 when it does not say. `restarts`: the peer waits
+    after a restart until it is told that it has heard all (RFC 4724, End-of-RIB). `secured`: by password or TTL."""
 
     local_asn: int = 0
     asn: int = 0
+    restarts: bool = False
+    secured: bool = False
 
 
 class Wanted(NamedTuple):
@@ -126,20 +131,37 @@ def attributes(route: Route, neighbor: Neighbor) -> list[str]:
     return words
 
 
+def end_of_rib(peer: str) -> str:
+    """The API command that tells a peer that it has heard all there is."""
+    return f"neighbor {peer} announce eor ipv{ipaddress.ip_address(peer).version} unicast"
+
+
 def neighbors_from(lines: Sequence[str]) -> tuple[dict[str, Neighbor], str]:
     """`show neighbor configuration`: the peers, and the digest that all their descriptions carry, else ""."""
-    peers: dict[str, dict[str, int]] = {}
+    peers: dict[str, dict[str, str]] = {}
     digests: list[str] = []
-    numbers: dict[str, int] = {}
+    settings: dict[str, str] = {}
     for line in lines:
         if match := re.match(r"neighbor (\S+) \{", line):
-            numbers = peers.setdefault(match[1], {})
+            settings = peers.setdefault(match[1], {})
         elif match := re.match(r'\s+description "lbnode config (\w+)";', line):
             digests.append(match[1])
-        elif match := re.match(r"\s+(local-as|peer-as) (\d+);", line):
-            numbers[match[1]] = int(match[2])
-    found = {peer: Neighbor(seen.get("local-as", 0), seen.get("peer-as", 0)) for peer, seen in peers.items()}
-    return found, digests[0] if len(digests) == len(peers) and len(set(digests)) == 1 else ""
+        elif match := re.match(r"\s+(local-as|peer-as|manual-eor|incoming-ttl) (\w+);", line):
+            settings[match[1]] = match[2]
+        elif re.match(r"\s+md5-password ", line):
+            settings["secured"] = "true"
+    return {peer: _neighbor(seen) for peer, seen in peers.items()}, digests[0] if len(digests) == len(peers) and len(
+        set(digests)
+    ) == 1 else ""
+
+
+def _neighbor(settings: Mapping[str, str]) -> Neighbor:
+    return Neighbor(
+        local_asn=int(settings.get("local-as", 0)),
+        asn=int(settings.get("peer-as", 0)),
+        restarts=settings.get("manual-eor") == "true",
+        secured="secured" in settings or "incoming-ttl" in settings,
+    )
 
 
 def states_from(lines: Sequence[str]) -> dict[str, str]:
@@ -158,12 +180,15 @@ def routes_from(lines: Sequence[str]) -> dict[Key, Route]:
 
 
 def state_from(line: str) -> tuple[str, str, str] | None:
-    """A `neighbor-changes` event: peer, state (connected, up, down), reason. None for other events."""
+    """A `neighbor-changes` event: peer, state (connected, up, down), reason in words. None for other events."""
     try:
         event = json.loads(line)
         if event["type"] != "state":
             return None
         neighbor = event["neighbor"]
-        return neighbor["address"]["peer"], neighbor["state"], neighbor.get("reason", "")
-    except (ValueError, KeyError, TypeError):
+        found = neighbor["address"]["peer"], neighbor["state"], neighbor.get("reason", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    if not all(isinstance(part, str) for part in found):
+        return None
+    return found[0], found[1], explained(found[2])

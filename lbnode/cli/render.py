@@ -3,6 +3,7 @@ that others run: BIRD, FRR, gdnsd."""
 
 import click
 
+from lbnode.bgp import exabgp
 from lbnode.cli.options import Common, common
 from lbnode.config.model import Cluster
 from lbnode.errors import Missing
@@ -26,6 +27,7 @@ def render(common: Common, what: str) -> int:
     for `speaker: table`; lbnode writes them nowhere. The table is for `ipvsadm --restore`, which adds to what is
     there: on a node that announces nothing, `ipvsadm --clear` goes before it. gdnsd and gdnsd-zone are for a DNS
     server of the section dns: /etc/gdnsd/config, and the file in /etc/gdnsd/zones/ that has the zone's name.
+    Passwords are masked.
     """
     if what in ("gdnsd", "gdnsd-zone"):
         return _gdnsd(common, what)
@@ -40,6 +42,7 @@ def render(common: Common, what: str) -> int:
     if not content:
         why = f"{identity.name} ({identity.role}) has none; choose another node with --node"
         raise Missing(f"cannot render {what}: {why}")
+    content = exabgp.masked(content)
     common.show({"path": path, "content": content}, content.rstrip("\n"))
     return 0
 

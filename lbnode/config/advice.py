@@ -5,6 +5,7 @@ Few, and each says what will happen. `lbnode check` prints them; `plan`, `apply`
 
 from collections.abc import Iterator, Mapping
 
+from lbnode.config import peering_advice
 from lbnode.config.model import Cluster, Node, Service
 from lbnode.config.values import listed
 from lbnode.maglev import MH_FALLBACK, MH_PORT, SLOTS, turns
@@ -19,6 +20,7 @@ UNEVEN = 0.05
 def advice(cluster: Cluster) -> tuple[str, ...]:
     """Each warning once, as one sentence: what concerns the cluster first, then services in the order of the file."""
     found = dict.fromkeys(_alone(cluster))
+    found |= dict.fromkeys(peering_advice.advice(cluster))
     found |= dict.fromkeys(_edge(cluster))
     found |= dict.fromkeys(_idle(cluster))
     found |= dict.fromkeys(_shares(cluster))

@@ -7,7 +7,7 @@ from pydantic import Field
 from lbnode.config.communities import Community, LargeCommunity
 from lbnode.config.frozen import Model
 from lbnode.config.leaving import Damping, DeadMan, Leaving
-from lbnode.config.values import Asn, Between, Flag, InOrder, Interface, IPAddress, Name, Named, Prefix, Program
+from lbnode.config.values import Asn, Between, FilePath, Flag, InOrder, Interface, IPAddress, Name, Named, Prefix
 
 Number = Annotated[int, Between(0, 4294967295)]
 HoldTime = Annotated[int, Between(3, 65535)]
@@ -54,13 +54,13 @@ class Peer(Model):
         None, description="Where the session begins; the node's own address of the family if left out."
     )
     multihop: Annotated[int, Between(2, 255)] | None = Field(
-        None, description="The peer is up to so many hops away; left out: it is on the node's own link."
+        None, description="TTL of packets to the peer: it may be so many hops away; the kernel's own if left out."
     )
-    password_file: Program | None = Field(
+    password_file: FilePath | None = Field(
         None, description="A file that only its owner and group may read, with the TCP MD5 password (RFC 2385)."
     )
     ttl_security: Annotated[int, Between(1, 254)] | None = Field(
-        None, description="Packets from more hops away than so many are dropped (RFC 5082); 1: the own link."
+        None, description="Packets from further away than so many hops are dropped (RFC 5082); 1: the own link."
     )
     passive: Flag = Field(False, description="Whether the peer connects to the node, on port 179.")
     hold_time_s: HoldTime | None = Field(None, description="BGP hold time, seconds; the cluster's if left out.")
@@ -70,6 +70,9 @@ class Peer(Model):
     )
     bfd: Flag = Field(False, description="Whether its silence is noticed by BFD (RFC 5880); with speaker: table.")
     attributes: Attributes = Field(Attributes(), description="What this peer is told besides.")
+
+    def speaks_with(self, node_name: str) -> bool:
+        return self.nodes is None or node_name in self.nodes
 
 
 class Unnumbered(Model):
@@ -84,6 +87,9 @@ class Unnumbered(Model):
     hold_time_s: HoldTime | None = Field(None, description="BGP hold time, seconds; the cluster's if left out.")
     bfd: Flag = Field(True, description="Whether its silence is noticed by BFD (RFC 5880).")
     attributes: Attributes = Field(Attributes(), description="What this peer is told besides.")
+
+    def speaks_with(self, node_name: str) -> bool:
+        return self.nodes is None or node_name in self.nodes
 
 
 class Bgp(Model):

@@ -2,14 +2,14 @@
 
 The checks see a `Draft`, so that a file with other mistakes is checked as far as it is certain, in the same go. What
 concerns addresses stands in `lbnode.config.addresses`, one service in `services`, its IPVS settings in `balancing`,
-what HAProxy does with it in `httpchecks`.
+what HAProxy does with it in `httpchecks`, who announces what to whom in `peering`.
 """
 
 from collections.abc import Iterator
 from itertools import combinations
 from typing import TypeVar
 
-from lbnode.config import addresses, balancing, dnscheck, httpchecks, services, speaking
+from lbnode.config import addresses, balancing, dnscheck, httpchecks, peering, services, speaking
 from lbnode.config.draft import Draft, DraftNode, DraftPool
 from lbnode.config.model import Cluster
 from lbnode.config.positions import Path
@@ -30,6 +30,7 @@ def findings(draft: Draft, suggestions: Suggestions) -> list[Finding]:
     found += _taken(draft)
     found += _marks(draft)
     found += dnscheck.findings(draft, suggestions)
+    found += peering.findings(draft, suggestions)
     for role in ("l7", "backend"):
         found += _serials(draft, role)
     for node in draft.with_role("l4"):

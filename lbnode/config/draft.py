@@ -7,10 +7,11 @@ already reported. So each part of the draft says what is known, and whether it i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from lbnode.config import dnscheck
+from lbnode.config.bgp import Attributes
 from lbnode.config.dnscheck import DraftDns
 from lbnode.config.http import Clients, FromDns, ServerTls, Tls
 from lbnode.config.model import Access, Balancing, Check, Cluster, IPAddress, Model, Node, Service, ServiceProbe
@@ -34,6 +35,7 @@ class DraftNode:
     tags: frozenset[str]
     weight: int | None
     serial: int | None
+    attributes: "Section"
 
     def lacks(self, version: int) -> bool:
         """True when it certainly has no address of that version, but one of the other."""
@@ -92,6 +94,7 @@ class DraftService:
     probe: Section
     ipvs: Section
     access: Section
+    attributes: Section
     mode: str | None
     balance: str | None
     tls: Section
@@ -127,6 +130,22 @@ class DraftPool:
 
 
 @dataclass(frozen=True)
+class DraftPeer:
+    """`nodes` is None when every node that announces speaks with it, and empty when that is not known. `given` holds
+    the keys that were written with a sound value."""
+
+    name: str
+    path: Path
+    address: IPAddress | None
+    asn: int | None
+    nodes: tuple[tuple[Path, str], ...] | None
+    complete: bool
+    local_address: IPAddress | None
+    attributes: Section
+    given: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Draft:
     """The whole file. `nodes_known` says that every node's name is known, `nodes_complete` that every
     node's role is too; `peers_complete` that every address is, `pools_complete` that every name is."""
@@ -136,6 +155,11 @@ class Draft:
     nodes_complete: bool
     peers: tuple[tuple[str, Path, IPAddress], ...]
     peers_complete: bool
+    sessions: dict[str, DraftPeer]
+    local_asn: int | None
+    announceable: tuple[tuple[Path, IPv4Network | IPv6Network], ...] | None
+    announceable_complete: bool
+    attributes: Section
     services: dict[str, DraftService]
     pools: dict[str, DraftPool]
     pools_complete: bool
@@ -148,6 +172,12 @@ class Draft:
 
     def with_role(self, role: str) -> list[DraftNode]:
         return [node for node in self.nodes.values() if node.role == role]
+
+    def announcers(self, service: DraftService) -> tuple[list[DraftNode], bool]:
+        """The known nodes that announce a service's VIPs, and whether they are all."""
+        if service.announce == "l4":
+            return self.with_role("l4"), self.nodes_complete
+        return self.members(service.pool) if service.announce == "backend" else ([], False)
 
     def members(self, name: str | None) -> tuple[list[DraftNode], bool]:
         """The known nodes of a pool, and whether they are all."""
@@ -232,6 +262,11 @@ def draft(data: Any, broken: set[Path], lost: set[Path]) -> Draft:
         nodes_known=sound.complete(("nodes",)),
         nodes_complete=sound.complete(("nodes",)) and all(node.role for node in nodes.values()),
         peers=tuple((name, peers[name], ip_address(text)) for name, text in known.items()),
+        sessions={name: _peer(sound, name) for name in peers},
+        local_asn=sound.number(("bgp", "local_asn"), 0) or None,
+        announceable=_announceable(sound),
+        announceable_complete=sound.complete(("bgp", "announceable")),
+        attributes=sound.section(("bgp", "attributes"), Attributes),
         peers_complete=sound.complete(("bgp", "peers")) and len(known) == len(peers) > 0 and not cables,
         services={name: _service(sound, name) for name in sound.entries(("services",))},
         pools={name: _pool(sound, name) for name in sound.entries(("pools",))},
@@ -259,7 +294,31 @@ def _node(sound: Sound, name: str) -> DraftNode:
         tags=frozenset(tag for _, tag in sound.items((*path, "tags"))),
         weight=sound.number((*path, "weight"), Node.model_fields["weight"].default),
         serial=sound.number((*path, "serial"), 0),
+        attributes=sound.section((*path, "attributes"), Attributes),
     )
+
+
+def _peer(sound: Sound, name: str) -> DraftPeer:
+    path: Path = ("bgp", "peers", name)
+    address, local = (sound.value((*path, key)) for key in ("address", "local_address"))
+    return DraftPeer(
+        name=name,
+        path=path,
+        address=ip_address(address) if address else None,
+        asn=sound.number((*path, "asn"), 0) or None,
+        nodes=None if sound.value((*path, "nodes")) == "" else sound.items((*path, "nodes")),
+        complete=sound.complete((*path, "nodes")),
+        local_address=ip_address(local) if local else None,
+        attributes=sound.section((*path, "attributes"), Attributes),
+        given=frozenset(key for key in sound.entries(path) if (*path, key) not in sound.broken),
+    )
+
+
+def _announceable(sound: Sound) -> tuple[tuple[Path, IPv4Network | IPv6Network], ...] | None:
+    path: Path = ("bgp", "announceable")
+    if sound.value(path) == "":
+        return None
+    return tuple((place, ip_network(text)) for place, text in sound.items(path))
 
 
 def _service(sound: Sound, name: str) -> DraftService:
@@ -282,6 +341,7 @@ def _service(sound: Sound, name: str) -> DraftService:
         probe=sound.section((*path, "probe"), ServiceProbe),
         ipvs=sound.section((*path, "ipvs"), Balancing),
         access=sound.section((*path, "access"), Access),
+        attributes=sound.section((*path, "attributes"), Attributes),
         mode=sound.value((*path, "mode"), Service.model_fields["mode"].default),
         balance=sound.value((*path, "balance"), Service.model_fields["balance"].default),
         tls=sound.section((*path, "tls"), Tls),

@@ -125,7 +125,8 @@ A service's new flows are shared out by the 4,093 slots of the kernel's Maglev t
 - A VIP keeps its family all the way, for a tunnel carries a family in the same family: every L4 node, every real server
   of the service and at least one BGP peer have an address of that family.
 - HAProxy needs one family in common with each server: every L7 node can reach every node of the pools it serves.
-- Services need an L4 node; those through `l7` need an L7 node. Every node has an address.
+- Services need an L4 node, unless their backends announce them; those through `l7` need an L7 node. Every node has an
+  address.
 - A service's pool exists and has a node; all its nodes are backends. `quorum` is at most `quorum_high`, and both are at
   most the number of real servers.
 - With scheduler `mh`, a service has at most 4,093 real servers, and weights that leave none without a slot; with `sh`
@@ -139,6 +140,11 @@ A service's new flows are shared out by the 4,093 slots of the kernel's Maglev t
 - A port of `tls` is one of the service's. A route has hosts or paths, its pool exists, and no host and path has two.
 - What HTTP alone has (cookies, headers, paths, pages, compression) is refused in mode `tcp`.
 - A pool's backups are some of its nodes, not all.
+- Every VIP lies in one of the networks of `announceable`, if that is given. A node that announces speaks with a peer of
+  each family that it announces; the nodes of a peer announce something. A next hop is of its peer's family, and no VIP.
+- With `announce: backend` a service goes `through: backend`; what belongs to L4 nodes (`quorum`, `ipvs`, `access` and
+  so on) is refused there. Services that share a VIP share who announces it, and do not contradict each other in
+  `attributes`. [Announce services](../how-to/announcing.md) has examples.
 - A firewall mark belongs to one service. 27746 and 1811939328 to 1828716543 are lbnode's own.
 - `allow` has a network of each family that the service has a VIP of; else nobody could reach that VIP.
 - The health URI, the agent-check and metrics listen on different ports. Services may use the same ports: their

@@ -16,6 +16,7 @@ L7_ONLY = (
     "mode", "balance", "balance_header", "sticky_cookie", "tls", "routes", "clients", "accept_proxy", "forwarded",
     "timeouts", "pages", "maintenance", "maintenance_page", "compression", "raw",
 )  # fmt: skip
+L4_ONLY = ("quorum", "quorum_high", "below_quorum", "panic_percent", "slow_start_s", "ipvs", "access")
 HTTP = ("path", "host", "status", "body")
 PROBE_KEYS: dict[str, tuple[str, ...]] = {
     "health": (),
@@ -33,10 +34,11 @@ def findings(draft: Draft, service: DraftService, suggestions: Suggestions) -> I
         hint = suggestions.hint(service.pool, draft.pools.keys(), "define it under pools")
         yield Finding((*service.path, "pool"), f"there is no pool '{service.pool}'", hint)
     yield from _way(service)
-    servers, complete = draft.real_servers(service)
-    if complete:
-        yield from _table(service, [node.weight for node in servers])
-    yield from _quorum(service, len(servers) if complete else 0)
+    if service.announce == "l4":
+        servers, complete = draft.real_servers(service)
+        if complete:
+            yield from _table(service, [node.weight for node in servers])
+        yield from _quorum(service, len(servers) if complete else 0)
     yield from _probe(service)
     yield from _access(service)
 
@@ -50,6 +52,11 @@ def _way(service: DraftService) -> Iterator[Finding]:
     if service.announce == "backend" and service.through == "l7":
         message = "a backend can only announce what it answers itself, not a service that goes through: l7"
         yield Finding((*service.path, "announce"), message, "set through: backend, or announce: l4")
+    if service.announce == "backend":
+        for key in L4_ONLY:
+            if key in service.given:
+                message = f"'{key}' has no effect on a service that its backends announce: no L4 node sees its packets"
+                yield Finding((*service.path, key), message, "leave it out, or set announce: l4", at_key=True)
     if service.through == "l7" and service.protocol in ("udp", "sctp"):
         message = f"protocol {service.protocol} cannot go through: l7, for HAProxy takes TCP alone"
         yield Finding((*service.path, "protocol"), message, "set through: backend")

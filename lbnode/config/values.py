@@ -229,7 +229,7 @@ def _token(value: object) -> str:
 
 
 def _file(value: object) -> str:
-    """A file that HAProxy reads; its name also stands in lists and in commands of the runtime API."""
+    """A file that lbnode or HAProxy reads; its name also stands in lists and in commands of the runtime API."""
     if not isinstance(value, str) or not re.fullmatch(FILE_PATTERN, value):
         hint = "write an absolute path of letters, digits and . _ @ % + = - such as /etc/lb/tls/www.pem"
         raise Mistake(f"{shown(value)} is not a path of a file", hint)

@@ -1,7 +1,7 @@
 """BGP as a node that announces sees it: each session, with what its end means, and what is announced. PURE."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -95,18 +95,21 @@ def _unheard(one: Speaking) -> str:
     return "; ".join([UNKNOWN, *more])
 
 
-def announced(
-    prefixes: Mapping[str, set[str]], wanted: Iterable[str], local: set[str], refused: Mapping[str, str], apply: str
-) -> tuple[Finding, ...]:
-    """What is announced now against the VIPs that this node may announce (`wanted`) and the addresses on its devices.
+def elsewhere() -> Finding:
+    """With `speaker: table`: the sessions are not ours to read."""
+    mend = "ask it: birdc show protocols, or vtysh -c 'show bgp summary'"
+    return Finding("bgp sessions", "unknown", "they are those of BIRD or FRR, which reads our table", mend)
 
-    `prefixes` maps an announced address to the peers that were told; `refused` an address to why ExaBGP did not take
-    it.
-    """
-    vips, found = list(wanted), []
-    lost = [address for address in prefixes if address not in local]
-    strangers = [address for address in prefixes if address not in vips and address in local]
-    silent = [vip for vip in vips if vip not in prefixes]
+
+def announced(
+    addresses: Sequence[str], wanted: Iterable[str], local: set[str], refused: Mapping[str, str], apply: str
+) -> tuple[Finding, ...]:
+    """The `addresses` that are announced now against the VIPs that this node may announce (`wanted`) and the addresses
+    on its devices (`local`). `refused` maps an address to why ExaBGP did not take it."""
+    vips, found = list(dict.fromkeys(wanted)), []
+    lost = [address for address in addresses if address not in local]
+    strangers = [address for address in addresses if address not in vips and address in local]
+    silent = [vip for vip in vips if vip not in addresses]
     good = len(vips) - len(silent)
     if good:
         found.append(Finding("announced", "ok", f"{good} of {len(vips)} VIPs"))

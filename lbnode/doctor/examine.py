@@ -1,14 +1,15 @@
 """All checks of one node: reads what each needs, lets it decide, and goes on when one cannot be answered."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lbnode.bgp.driver import ExabgpDriver
+from lbnode.bgp.table import TableDriver
 from lbnode.bgp.told import read_told
 from lbnode.config.model import Cluster, Node
-from lbnode.doctor import bgp, devices, host, modules, packets, programs, rights, rules, second_chance, settings
+from lbnode.doctor import bgp, devices, host, modules, packets, programs, rights, rules, second_chance, settings, table
 from lbnode.doctor.finding import Finding
 from lbnode.drivers import Driver
 from lbnode.errors import LbnodeError, Missing, NotPermitted
@@ -20,7 +21,7 @@ from lbnode.net.fou import FouDriver
 from lbnode.net.links import LinkDriver
 from lbnode.net.sysctl import SysctlDriver
 from lbnode.node import Identity
-from lbnode.resources import Address, File, FouPort, Link, MssClamp, Row, Running, Sysctl
+from lbnode.resources import Address, AnnouncedRoute, File, FouPort, Link, MssClamp, Row, Running, Sysctl
 from lbnode.roles import desired, mss
 from lbnode.roles.inputs import Inputs
 from lbnode.templates import load as load_templates
@@ -219,18 +220,38 @@ def _bgp(patient: Patient) -> list[Finding]:
     vips = [str(vip) for service in cluster.announced_by(name).values() for vip in service.vips]
     if not vips:
         return []
-    peers = bgp.spoken_with(cluster, name)
-    told = read_told(patient.identity.paths)
+    by = _by_table if cluster.bgp.speaker == "table" else _by_exabgp
+    found = by(patient, vips)
+    return [*found, bgp.ecmp(cluster), *bgp.lingering(bgp.spoken_with(cluster, name))]
+
+
+def _by_exabgp(patient: Patient, vips: Sequence[str]) -> list[Finding]:
+    cluster, told = patient.cluster, read_told(patient.identity.paths)
+    peers = bgp.spoken_with(cluster, patient.identity.name)
     found = [programs.installed("exabgp", host.exabgp_version()), *bgp.sessions(peers, told.peers if told else {})]
-    if told is not None:
-        prefixes: dict[str, set[str]] = {}
-        for row in told.announced:
-            prefixes.setdefault(row.prefix.partition("/")[0], set()).add(row.peer)
-        refused = {str(key[1]).partition("/")[0]: why for key, why in told.refused.items()}
-        local = {one.address for one in addresses.dump()}
-        found += bgp.relay(told.problem, told.agent_gone, cluster.bgp.dead_man.then)
-        found += bgp.announced(prefixes, dict.fromkeys(vips), local, refused, patient.apply)
-    return [*found, bgp.ecmp(cluster), *bgp.lingering(peers)]
+    if told is None:
+        return found
+    refused = {str(key[1]).partition("/")[0]: why for key, why in told.refused.items()}
+    found += bgp.relay(told.problem, told.agent_gone, cluster.bgp.dead_man.then)
+    prefixes = [row.prefix for row in told.announced]
+    return [*found, *bgp.announced(_bare(prefixes), vips, _local(), refused, patient.apply)]
+
+
+def _by_table(patient: Patient, vips: Sequence[str]) -> list[Finding]:
+    """What stands in the table, and who reads it; what becomes of it is up to BIRD or FRR."""
+    observed = TableDriver().observe(patient.of(AnnouncedRoute))
+    prefixes = [row.prefix for row in observed.rows if isinstance(row, AnnouncedRoute)]
+    found = table.speakers(patient.cluster, patient.identity.name, host.running(table.PROGRAMS))
+    told = bgp.announced(_bare(prefixes), vips, _local(), {}, patient.apply)
+    return [*found, bgp.elsewhere(), *told, *table.strangers(observed.foreign)]
+
+
+def _bare(prefixes: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(prefix.partition("/")[0] for prefix in prefixes))
+
+
+def _local() -> set[str]:
+    return {one.address for one in addresses.dump()}
 
 
 def _second_chance(patient: Patient) -> Iterable[Finding]:

@@ -7,14 +7,13 @@ from lbnode.doctor import host, router
 from lbnode.doctor.finding import Finding
 from lbnode.net import addresses
 from lbnode.net.lookup import Match, lookup
-from lbnode.roles.next_hops import next_hops
 
 HASH = "fib_multipath_hash"
 
 
 def examine_router(cluster: Cluster) -> tuple[Finding, ...]:
     """Every finding about this host as a router of the cluster's VIPs. Raises OSError when the kernel does not tell."""
-    vips = {vip: None for vip, _ in next_hops(cluster)}
+    vips = router.announcers(cluster)
     versions: list[int] = sorted({vip.version for vip in vips})
     local = {one.address for one in addresses.dump()}
     values = {version: host.setting(router.FORWARDING[version].replace(".", "/")) or 0 for version in versions}

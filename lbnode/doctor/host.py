@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -42,6 +42,15 @@ class DefaultRoute:
     """`advmss` is 0 when the route names none."""
 
     advmss: int
+
+
+def running(names: Iterable[str], processes: Path = Path("/proc")) -> set[str]:
+    """Which programs run, by the kernel's names for them (proc_pid_comm(5))."""
+    wanted, found = set(names), set()
+    for comm in processes.glob("[0-9]*/comm"):
+        with suppress(OSError):  # it has just ended
+            found |= wanted & {comm.read_text().strip()}
+    return found
 
 
 def modules(names: Iterable[str], tree: Path, loaded: Path = Path("/sys/module")) -> dict[str, State]:

@@ -73,7 +73,7 @@ def routes(cluster: Cluster, routed: Mapping[str, Routed]) -> tuple[Finding, ...
         str(address): name for name, node in cluster.nodes.items() for address in (node.ipv4, node.ipv6) if address
     }
     found, good = [], {}
-    for vip, nodes in _announcers(cluster).items():
+    for vip, nodes in announcers(cluster).items():
         way = routed.get(str(vip))
         if way is None or not way.gateways:
             mend = f"lbnode status on {', '.join(nodes)}: do they announce it? Here: sessions, import filters"
@@ -93,12 +93,18 @@ def routes(cluster: Cluster, routed: Mapping[str, Routed]) -> tuple[Finding, ...
     return tuple(found)
 
 
-def _announcers(cluster: Cluster) -> dict[IPAddress, list[str]]:
-    """VIP -> the nodes that routers should send its packets to."""
-    found: dict[IPAddress, dict[str, None]] = {}
+def announcers(cluster: Cluster) -> dict[IPAddress, list[str]]:
+    """VIP -> the nodes that routers should send its packets to: where peers have addresses, those that are preferred,
+    else all that announce it."""
+    best: dict[IPAddress, dict[str, None]] = {}
     for (vip, _), nodes in next_hops(cluster).items():
-        found.setdefault(vip, {}).update(dict.fromkeys(nodes))
-    return {vip: list(nodes) for vip, nodes in found.items()}
+        best.setdefault(vip, {}).update(dict.fromkeys(nodes))
+    every: dict[IPAddress, dict[str, None]] = {}
+    for name in cluster.nodes:
+        for service in cluster.announced_by(name).values():
+            for vip in service.vips:
+                every.setdefault(vip, {})[name] = None
+    return {vip: list(nodes) for vip, nodes in (every | best).items()}
 
 
 def reverse_path(

@@ -6,8 +6,10 @@ Which VIPs are good to announce is up to the role; a node that leaves, and a VIP
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_network
 
 from lbnode.bgp import exabgp
+from lbnode.bgp.guard import Guard
 from lbnode.config.model import Attributes, Cluster, IPAddress, Peer
 from lbnode.resources import Announcement, File, Key, Row, Running
 from lbnode.roles import announced_routes, leaving
@@ -28,16 +30,34 @@ class Told:
 
 
 def speaker(inputs: Inputs) -> Desired:
-    """ExaBGP's configuration, and that it runs with it; for another speaker, what it reads the announcements by."""
+    """ExaBGP's configuration, that it runs with it, and the list that the relay holds against what it is told to say;
+    for another speaker, what it reads the announcements by. A configuration with a password in it is for ExaBGP's own
+    group alone."""
     if inputs.cluster.bgp.speaker == "table":
         return announced_routes.device(inputs)
-    config = exabgp.config(inputs.templates, inputs.cluster, inputs.name, inputs.paths)
-    file = File(str(inputs.paths.exabgp_config), config, checker="exabgp")
-    return Desired((file, Running("exabgp", exabgp.digest(config))))
+    cluster, paths = inputs.cluster, inputs.paths
+    config = exabgp.config(inputs.templates, cluster, inputs.name, paths, passwords=inputs.passwords)
+    mode, group = (0o640, exabgp.GROUP) if inputs.passwords else (0o644, "")
+    return Desired(
+        (
+            File(str(paths.announceable), guard(cluster).text),
+            File(str(paths.exabgp_config), config, mode, group, checker="exabgp"),
+            Running("exabgp", exabgp.digest(config)),
+        )
+    )
+
+
+def guard(cluster: Cluster) -> Guard:
+    """What may be announced: the list of the cluster file, or its VIPs."""
+    listed = cluster.bgp.announceable
+    vips = (vip for service in cluster.services.values() for vip in service.vips)
+    return Guard(listed if listed is not None else (ip_network(vip) for vip in vips))
 
 
 def announcements(inputs: Inputs, verdicts: Mapping[IPAddress, Verdict]) -> Desired:
     """Every VIP whose verdict is good, to every peer of its family that this node speaks with."""
+    permits = guard(inputs.cluster).permits
+    verdicts = {vip: verdict if permits(ip_network(vip)) else _refused(vip) for vip, verdict in verdicts.items()}
     if inputs.cluster.bgp.speaker == "table":
         return announced_routes.routes(inputs, verdicts)
     rows: list[Row] = []
@@ -54,10 +74,14 @@ def announcements(inputs: Inputs, verdicts: Mapping[IPAddress, Verdict]) -> Desi
     return Desired(tuple(rows), reasons, tuple(dict.fromkeys(verdicts.values())))
 
 
+def _refused(vip: IPAddress) -> Verdict:
+    return Verdict("vip", str(vip), False, "withdrawn", "outside of what the cluster file lets be announced")
+
+
 def told_by(cluster: Cluster, name: str, vips: Iterable[IPAddress]) -> list[Told]:
     """What a node would tell its peers of these VIPs, in the order of the VIPs, then of the peers."""
     node = cluster.nodes[name]
-    peers = [peer for peer in cluster.bgp.peers.values() if peer.nodes is None or name in peer.nodes]
+    peers = [peer for peer in cluster.bgp.peers.values() if peer.speaks_with(name)]
     services = by_vip(cluster, name)
     found = []
     for vip in vips:
@@ -98,15 +122,16 @@ def merged(levels: tuple[Attributes, ...], version: int) -> Attributes:
 
 
 def announcement(told: Told, local_asn: int) -> Announcement:
-    """The row. Local preference is for peers of the own AS alone (RFC 4271, 5.1.5)."""
-    attributes = told.attributes
+    """The row. Local preference is for peers of the own AS alone (RFC 4271, 5.1.5); to those the path must not hold the
+    own AS, which they would take for a loop (9.1.2)."""
+    attributes, inside = told.attributes, told.peer.asn == local_asn
     return Announcement(
         prefix=f"{told.vip}/{told.vip.max_prefixlen}",
         peer=str(told.peer.address),
         next_hop=str(told.next_hop),
         med=attributes.med,
         communities=attributes.communities,
-        local_preference=attributes.local_preference if told.peer.asn == local_asn else None,
+        local_preference=attributes.local_preference if inside else None,
         large_communities=attributes.large_communities,
-        prepend=attributes.prepend or 0,
+        prepend=0 if inside else attributes.prepend or 0,
     )

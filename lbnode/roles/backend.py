@@ -53,14 +53,15 @@ def _announced(inputs: Inputs) -> list[Desired]:
 
 
 def _should_announce(inputs: Inputs, vip: IPAddress, checks: list[OwnCheck]) -> Verdict:
-    """A VIP is announced while the node is in service and at least one of its services answers there. What is not known
-    yet changes nothing: an agent that has just started neither announces nor withdraws by guess."""
+    """A VIP is announced while the node is in service and all services of the VIP answer there: routers do not look at
+    ports. What is not known yet changes nothing: an agent that has just started neither announces nor withdraws by
+    guess."""
     announced = str(vip) in inputs.announced
-    good, words = False, []
+    good, words = True, []
     for check in checks:
         health = inputs.health.get(check.probe)
         up = health.up if health else None
-        good = good or (announced if up is None else up)
+        good = good and (announced if up is None else up)
         words.append(f"{check.name} is {'up' if up else 'not known' if up is None else 'down'}")
         words[-1] += f": {health.reason}" if health and health.reason else ""
     return leaving.decided(inputs, str(vip), good, "; ".join(words))

@@ -38,7 +38,7 @@ class Inputs:
     for how many seconds the node has been leaving, up to the end of the step (`maintenance.departure.age_s`);
     `damped`: the VIPs that have come and gone too often, and until when (seconds since 1970); `filters`: whether the
     kernel has nf_tables (L4 nodes do not ask); `past` and `chance`: what a second chance needs to know (only real
-    servers ask)."""
+    servers ask); `passwords`: of BGP sessions, by the peer's name, never to be shown."""
 
     cluster: Cluster
     name: str
@@ -55,6 +55,7 @@ class Inputs:
     damped: Mapping[str, float] = field(default_factory=dict)
     past: Past = field(default_factory=Past)
     chance: Chance = field(default_factory=Chance)
+    passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def node(self) -> Node:

@@ -136,8 +136,9 @@ def _speaks(nodes: tuple[str, ...] | None, name: str) -> bool:
 def _choices(cluster: Cluster, name: str, peer: Peer | Unnumbered, version: Literal[4, 6]) -> tuple[Choice, ...]:
     """What a peer is told of the VIPs of one family: for each metric, those that are told alike together."""
     node, vips = cluster.nodes[name], by_vip(cluster, name)
+    second = _second(cluster.bgp.leaving, peer.asn == cluster.bgp.local_asn)
     found = []
-    for metric, last in ((FIRST_CHOICE, ()), (SECOND_CHOICE, (_second(cluster.bgp.leaving),))):
+    for metric, last in ((FIRST_CHOICE, ()), (SECOND_CHOICE, (second,))):
         alike: dict[Attributes, list[str]] = {}
         for vip, services in vips.items():
             if vip.version == version:
@@ -150,11 +151,11 @@ def _choices(cluster: Cluster, name: str, peer: Peer | Unnumbered, version: Lite
     return tuple(found)
 
 
-def _second(rule: Leaving) -> Attributes:
-    """What makes a second choice of an announcement; see `lbnode.roles.leaving`."""
+def _second(rule: Leaving, inside: bool) -> Attributes:
+    """What makes a second choice of an announcement; as `lbnode.roles.leaving.second_choice` does it."""
     if rule.step == "graceful-shutdown":
         return Attributes(communities=(GRACEFUL_SHUTDOWN,))
-    if rule.step == "local-preference":
+    if rule.step == "local-preference" and inside:
         return Attributes(local_preference=rule.local_preference)
     return Attributes(med=rule.med)
 

@@ -9,13 +9,16 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from lbnode.bgp import exabgp
 from lbnode.bgp.driver import ExabgpDriver, peers
+from lbnode.bgp.guard import Guard
 from lbnode.config.model import Cluster
 from lbnode.lab.wait import wait_until
 from lbnode.paths import Paths
@@ -62,22 +65,29 @@ class Site:
         self.node, self.router = f"bgp{os.getpid()}n", f"bgp{os.getpid()}r"
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.driver = ExabgpDriver(self.paths, wait_s=10)
+        self.program = ""
+        """Another ExaBGP than the one beside lbnode."""
 
     def configure(self, *addresses: str, hold_time_s: int = 9) -> Running:
         """Writes exabgp.conf with these peers, as apply would, and returns the row that goes with it."""
+        return self.configure_peers({address: {"asn": 65000, "hold_time_s": hold_time_s} for address in addresses})
+
+    def configure_peers(
+        self, peers: Mapping[str, Mapping[str, object]], passwords: Mapping[str, str] = MappingProxyType({})
+    ) -> Running:
+        """The same with what else the cluster file can say of a peer; peers and passwords by address."""
+        named = {f"p{place}": {"address": address, **peers[address]} for place, address in enumerate(peers)}
+        secrets = {f"p{place}": passwords[address] for place, address in enumerate(peers) if address in passwords}
         cluster = Cluster.model_validate(
             {
                 "nodes": {"l4-1": {"role": "l4", "ipv4": NODE4, "ipv6": NODE6}},
-                "bgp": {
-                    "local_asn": 65010,
-                    "hold_time_s": hold_time_s,
-                    "peers": {f"p{i}": {"address": a, "asn": 65000} for i, a in enumerate(addresses)},
-                },
+                "bgp": {"local_asn": 65010, "peers": named},
             }
         )
-        text = exabgp.config(load(), cluster, "l4-1", self.paths)
+        text = exabgp.config(load(), cluster, "l4-1", self.paths, passwords=secrets)
         self.paths.exabgp_config.parent.mkdir(parents=True, exist_ok=True)
         self.paths.exabgp_config.write_text(text)
+        self.paths.announceable.write_text(Guard(map(ip_network, ("198.51.100.0/24", "2001:db8:100::/48"))).text)
         assert exabgp.check(self.paths.exabgp_config) == ""
         return Running("exabgp", exabgp.digest(text))
 
@@ -88,6 +98,7 @@ class Site:
 
     def start_exabgp(self, **settings: str) -> None:
         argv, environment = exabgp.command(self.paths)
+        argv = [self.program or argv[0], *argv[1:]]
         self.start("exabgp", ["ip", "netns", "exec", self.node, *argv], environment | settings)
 
     def start_bird(self, name: str, config: str) -> None:
@@ -112,19 +123,26 @@ class Site:
 
     def routes(self) -> dict[tuple[str, str], str]:
         """(prefix, protocol) -> next hop, communities, med, as BIRD has them."""
+        kept = ("next_hop", "med", "community")
+        return {
+            key: " ".join(found[name] for name in found if name in kept) for key, found in self.attributes().items()
+        }
+
+    def attributes(self) -> dict[tuple[str, str], dict[str, str]]:
+        """(prefix, protocol) -> the BGP attributes by BIRD's names, in its order."""
         text = ""
         for control in self.folder.glob("*.ctl"):
             argv = ["birdc", "-s", str(control), "show", "route", "all"]
             text += subprocess.run(argv, check=False, capture_output=True, text=True).stdout
-        found: dict[tuple[str, str], str] = {}
+        found: dict[tuple[str, str], dict[str, str]] = {}
         prefix, key = "", ("", "")
         for line in text.splitlines():
-            if match := re.match(r"(\S*)\s+unicast \[(\w+)", line):
+            if match := re.match(r"(\S*)\s+(?:unicast|unreachable) \[(\w+)", line):
                 prefix = match[1] or prefix
                 key = (prefix, match[2])
-                found[key] = ""
-            elif match := re.match(r"\s+BGP.(next_hop|med|community): (\S.*)", line):
-                found[key] = f"{found[key]} {match[2]}".strip()
+                found[key] = {}
+            elif match := re.match(r"\s+BGP\.(\w+): (\S.*)", line):
+                found[key][match[1]] = match[2]
         return found
 
     def wait_routes(self, *keys: tuple[str, str]) -> None:

@@ -4,8 +4,10 @@ import contextlib
 import json
 import subprocess
 import threading
+from ipaddress import ip_network
 
 from lbnode.bgp import exabgp
+from lbnode.bgp.guard import Guard
 from lbnode.paths import Paths
 
 
@@ -21,15 +23,22 @@ class Speaker:
         self.routes: dict[tuple[str, str], str] = {}
         self.commands: list[str] = []
         self.lost_reloads = 0
+        self.restarts = False
         self.hold = threading.Lock()
         self.relay: subprocess.Popen[str] | None = None
         self.thread = threading.Thread()
 
     def start(self) -> None:
-        argv = [*exabgp.RELAY, str(self.paths.bgp_wanted), str(self.paths.bgp_told)]
+        if not self.paths.announceable.exists():
+            self.permit("198.51.0.0/16")
+        argv = [*exabgp.RELAY, *map(str, (self.paths.bgp_wanted, self.paths.bgp_told, self.paths.announceable))]
         self.relay = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
+
+    def permit(self, *networks: str) -> None:
+        self.paths.announceable.parent.mkdir(parents=True, exist_ok=True)
+        self.paths.announceable.write_text(Guard(map(ip_network, networks)).text)
 
     def stop(self) -> int:
         """The end of ExaBGP: its pipes close. Returns how the relay ended."""
@@ -71,7 +80,9 @@ class Speaker:
         match command:
             case ["show", "neighbor", "configuration"]:
                 for peer in self.peers:
-                    self.say(f"neighbor {peer} {{", f'  description "lbnode config {self.digest}";', "}")
+                    settings = [f'description "lbnode config {self.digest}"', "local-as 65001", "peer-as 65000"]
+                    settings += ["manual-eor true"] if self.restarts else []
+                    self.say(f"neighbor {peer} {{", *(f"\t{setting};" for setting in settings), "}")
             case ["show", "neighbor", "summary"]:
                 self.say("Peer  AS  up/down state | #sent #recvd")
                 self.say(*(f"{peer} 65000 0:00:03 {state} 1 1" for peer, state in self.peers.items()))
@@ -81,6 +92,8 @@ class Speaker:
                 self.routes[peer, prefix] = " ".join(command)
             case ["neighbor", peer, "withdraw", "route", prefix]:
                 self.routes.pop((peer, prefix), None)
+            case ["neighbor", _, "announce", "eor", "ipv4", "unicast"]:
+                pass
             case ["reload"]:
                 self.say("reload in progress")
                 if self.lost_reloads:

@@ -31,7 +31,7 @@ defaults
     timeout client 2s
     timeout server 2s
 backend b
-    default-server weight 100 agent-check agent-port {port} agent-inter 200ms
+    default-server weight 100 agent-check agent-port {port} agent-inter 60s
 {servers}
 """
 

@@ -65,7 +65,10 @@ def test_a_node_on_its_way_out_and_a_damped_vip_are_second_choices():
 
 
 def test_a_family_that_nobody_would_be_told_of_has_none():
-    lonely = parse(BY_TABLE.replace("    r6: {", "    r6: {nodes: [s2], "))
+    """Such a file is refused before; here the role is asked all the same."""
+    whole = parse(BY_TABLE)
+    peers = {name: peer for name, peer in whole.bgp.peers.items() if name != "r6"}
+    lonely = whole.model_copy(update={"bgp": whole.bgp.model_copy(update={"peers": peers})})
     assert routes(health=UP, cluster=lonely) == [ROUTE4]
 
 
@@ -118,7 +121,7 @@ def test_the_speaker_tells_peers_as_the_cluster_file_says_and_a_second_choice_be
 
 @pytest.mark.parametrize(
     ("step", "med", "local_preference"),
-    [("med", 1000, None), ("none", 1000, None), ("local-preference", 6, 7)],
+    [("med", 1000, None), ("none", 1000, None), ("local-preference", 1000, None)],
 )
 def test_the_step_decides_what_a_second_choice_is(step, med, local_preference):
     rule = f"  leaving: {{step: {step}, med: 1000, local_preference: 7}}\n"
@@ -126,6 +129,25 @@ def test_the_step_decides_what_a_second_choice_is(step, med, local_preference):
     _, second = next(session for session in speakers.sessions(cluster, "s2") if session.name == "r1").choices[4]
     assert (second.attributes.med, second.attributes.local_preference) == (med, local_preference)
     assert "65535:0" not in second.attributes.communities
+
+
+def test_a_second_choice_is_the_same_whoever_announces_it():
+    """By ExaBGP or by another speaker: to peers of the own AS, and to others."""
+    for step in ("graceful-shutdown", "med", "local-preference", "none"):
+        rule = f"  leaving: {{step: {step}, med: 1000, local_preference: 7}}\n"
+        cluster = parse(TEXT.replace("  local_asn: 65001\n", "  local_asn: 65001\n" + rule))
+        found = wanted(cluster=cluster, health=UP, damped={"198.51.100.1": 2e9})
+        rows = {row.peer: row for row in found.rows if isinstance(row, Announcement) and ":" not in row.prefix}
+        for session in speakers.sessions(cluster, "s1"):
+            for choice in session.choices.get(4, ()):
+                row, attributes = rows[session.address], choice.attributes
+                if choice.metric == SECOND_CHOICE:
+                    inside = attributes.local_preference if session.asn == 65001 else None
+                    assert (row.med, row.local_preference, row.communities) == (
+                        attributes.med,
+                        inside,
+                        attributes.communities,
+                    )
 
 
 def test_vips_that_are_told_alike_stand_together():
@@ -148,3 +170,13 @@ def test_there_is_nothing_to_print_without_a_table_or_a_vip():
     assert speakers.config("frr", load(), parse(TEXT), "s1") == ""
     lonely = parse(BY_TABLE.replace("web: {", "web: {nodes: [s1], "))
     assert speakers.config("bird", load(), lonely, "s2") == ""
+
+
+@pytest.mark.parametrize("speaker", ["bird", "frr"])
+def test_a_node_that_speaks_with_nobody_has_a_table_and_no_session(speaker):
+    of_s1 = BY_TABLE.replace("asn: 65000", "nodes: [s1], asn: 65000").replace(
+        "pools:\n  web: {", "pools:\n  web: {nodes: [s1], "
+    )
+    cluster = parse(of_s1)
+    text = speakers.config(speaker, load(), cluster, "s2")
+    assert "neighbor" not in text

@@ -145,6 +145,6 @@ def test_check_prints_warnings_and_exits_0(tmp_path, capsys):
 )
 def test_a_second_choice_that_is_none(keys, said):
     lines = "".join(f"  {key}\n" for key in re.split(r", (?=\w+: \{)", keys))
-    found = [line for line in warned(("  local_asn: 64501\n", f"  local_asn: 64501\n{lines}")) if "bgp." in line]
+    found = [line for line in warned(("  local_asn: 64501\n", f"  local_asn: 64501\n{lines}")) if "bgp.leaving" in line]
     assert len(found) == bool(said)
     assert not said or found[0].startswith(said)

@@ -1,7 +1,8 @@
 """Every piece of a cluster file in the documentation is one that `lbnode check` takes.
 
 A block with `bgp` and `nodes` is a whole file. Any other is put into a small cluster: its services and pools take the
-place of that cluster's, its nodes that of all nodes with the same roles, each other section that of its own.
+place of that cluster's, its nodes that of all nodes with the same roles, each other section that of its own, but
+for keys of bgp that it leaves out.
 """
 
 import re
@@ -57,6 +58,8 @@ def merged(fragment: dict[str, Any]) -> str:
         fragment = {**fragment, "nodes": {**kept, **fragment["nodes"]}}
     if "pools" in fragment:
         fragment = {**fragment, "pools": {**whole["pools"], **fragment["pools"]}}
+    if "bgp" in fragment:
+        fragment = {**fragment, "bgp": {**whole["bgp"], **fragment["bgp"]}}
     return yaml.safe_dump({**whole, **fragment}, sort_keys=False)
 
 

@@ -56,10 +56,9 @@ def test_every_peer_is_told_of_with_its_state() -> None:
 
 
 def test_a_node_is_asked_about_its_own_peers_only() -> None:
-    assert [
-        one.name
-        for one in bgp.spoken_with(cluster.small("129, asn: 65000}", "129, asn: 65000, nodes: [l4-2]}"), "l4-1")
-    ] == ["r1-6"]
+    two = "129, asn: 65000, nodes: [l4-2]}\n    r2: {address: 192.0.2.130, asn: 65000, nodes: [l4-1]}"
+    found = cluster.small("129, asn: 65000}", two)
+    assert [one.name for one in bgp.spoken_with(found, "l4-1")] == ["r2", "r1-6"]
 
 
 @pytest.mark.parametrize(
@@ -99,18 +98,24 @@ def test_what_stands_between_silent_ends_is_named() -> None:
 
 
 def test_announcements_are_compared_with_the_node() -> None:
-    every = {VIP4: {"192.0.2.129"}, VIP6: {"2001:db8:c000:280::1"}}
+    every = [VIP4, VIP6]
     assert short(bgp.announced(every, [VIP4, VIP6], {VIP4, VIP6}, {}, APPLY)) == [("announced", "ok")]
     lost = bgp.announced(every, [VIP4, VIP6], {VIP6}, {}, APPLY)
     assert short(lost) == [("announced", "ok"), ("announced in vain", "fail")]
     assert (lost[1].seen, lost[1].mend) == (f"{VIP4}: on no device of this node, so packets to them are lost", APPLY)
     assert short(bgp.announced(every, [VIP6], {VIP4, VIP6}, {}, APPLY))[1] == ("announced besides", "warn")
-    part = bgp.announced({VIP6: {"x"}}, [VIP4, VIP6], {VIP4, VIP6}, {}, APPLY)
+    part = bgp.announced([VIP6], [VIP4, VIP6], {VIP4, VIP6}, {}, APPLY)
     assert (part[0].seen, short(part)[1], part[1].seen) == ("1 of 2 VIPs", ("not announced", "warn"), VIP4)
-    (none,) = bgp.announced({}, [VIP4], {VIP4}, {}, APPLY)
+    (none,) = bgp.announced([], [VIP4], {VIP4}, {}, APPLY)
     assert (none.name, none.verdict) == ("announced", "warn")
-    refused = bgp.announced({}, [VIP4], {VIP4}, {VIP4: "see its log"}, APPLY)
+    refused = bgp.announced([], [VIP4], {VIP4}, {VIP4: "see its log"}, APPLY)
     assert short(refused)[0] == (f"announced {VIP4}", "fail")
+
+
+def test_sessions_of_bird_and_frr_are_asked_for_there() -> None:
+    found = bgp.elsewhere()
+    assert found.verdict == "unknown"
+    assert "birdc show protocols" in found.mend
 
 
 def test_an_agent_that_is_gone_and_a_relay_in_trouble() -> None:
@@ -218,6 +223,18 @@ def test_a_router_behind_another_one_has_that_as_its_next_hop() -> None:
     far = Routed(("192.0.2.2", "192.0.2.6"), ("east", "west"))
     found = router.routes(cluster.small(), dict.fromkeys((VIP4, VIP6, DIRECT), far))
     assert short(found) == [("routes", "ok")]
+
+
+def test_a_router_without_an_address_of_its_own_asks_for_all_that_announce() -> None:
+    whole = parse(
+        "bgp:\n  local_asn: 65300\n  speaker: table\n  unnumbered: {leaf: {interface: eth0}}\n"
+        "nodes:\n  s1: {role: backend, ipv4: 192.0.2.11}\n  s2: {role: backend, ipv4: 192.0.2.12}\n"
+        "services:\n  www: {vips: [198.51.100.1], pool: web, through: backend, announce: backend}\npools: {web: {}}\n"
+    )
+    assert next_hops(whole) == {}
+    assert {str(vip): nodes for vip, nodes in router.announcers(whole).items()} == {VIP4: ["s1", "s2"]}
+    assert short(router.routes(whole, {VIP4: Routed(("fe80::1",), ("eth0",))})) == [("routes", "ok")]
+    assert short(router.routes(whole, {})) == [(f"route {VIP4}", "fail")]
 
 
 def test_a_strict_filter_drops_answers_that_come_another_way() -> None:

@@ -30,7 +30,7 @@ def absent(path: Path) -> str:
 
 
 def row(path: Path, body: str = "one\n", mode: int = 0o644, checker: str = "haproxy") -> File:
-    return File(str(path), HEADER + body, mode, checker)  # type: ignore[arg-type]
+    return File(str(path), HEADER + body, mode, checker=checker)  # type: ignore[arg-type]
 
 
 def run(wanted: list[File], checker: Callable[[Path], str] = accept) -> list[str]:

@@ -174,7 +174,8 @@ def refused_or_harmless(parser: Parser, honest: list[str], path: tuple[Step, ...
     return False
 
 
-LEAVES = sorted(leaves(CLUSTER), key=str)
+# The node whose file is rendered is asked for by its name.
+LEAVES = sorted((path for path in leaves(CLUSTER) if path != ("nodes", "l7-1", "a key")), key=str)
 
 
 @pytest.mark.parametrize(

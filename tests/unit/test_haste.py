@@ -30,7 +30,7 @@ def test_announcements_come_first_and_alone(have, want, whole, found):
     others, peers = FakeDriver(Sysctl), FakeDriver(Running, Announcement, rows=[RUNS, *have])
     journal = Journal()
     haste = Haste([others, peers], journal)
-    wanted = Desired((Sysctl("net.x", "1"), ANOTHER, *want))
+    wanted = Desired((Sysctl("net.x", "1"), ANOTHER, *want), {ONE.key: "as the node leaves"})
     haste.tell_peers(READY, wanted, whole)
     assert set(peers.rows.values()) == {RUNS, *have}  # nobody has said anything new
     haste.tell_peers(parse("drain"), wanted, whole)

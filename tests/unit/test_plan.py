@@ -142,3 +142,13 @@ def test_losing_most_destinations_or_every_service_is_refused():
     with pytest.raises(UnsafePlan, match="all of its 1 virtual services"):
         diff(before, []).raise_if_unsafe()
     diff(before, service("192.0.2.1", "192.0.2.2")).raise_if_unsafe()
+
+
+def test_the_last_announcement_goes_for_a_reason_or_by_force():
+    first, second = (Announcement(f"{vip}/32", "192.0.2.1", "192.0.2.9") for vip in VIPS[:2])
+    diff([first, second], [second]).raise_if_unsafe()
+    diff([first], [], {first.key: "this node is in drain"}).raise_if_unsafe()
+    with pytest.raises(UnsafePlan, match=r"would withdraw its last announcement, 198.51.100.1/32 to 192.0.2.1"):
+        diff([first], []).raise_if_unsafe()
+    with pytest.raises(UnsafePlan, match=r"its last announcements, 198.51.100.2/32 to 192.0.2.1"):
+        diff([first, second], [], {first.key: "0 of 2 servers up"}).raise_if_unsafe()

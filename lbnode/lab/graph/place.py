@@ -162,8 +162,10 @@ class Sketch:
         start, end = self._down(wire, first), (self.ports[last.block, wire.name], self.boxes[last.block].y)
         bend = end[1] - _label_height(wire, self.depths)
         floor = self.floors[self.depths[first.block]] + STUB
-        steep = abs(start[0] - end[0]) < STRAIGHT
-        self.placed.lines.append((start, end) if steep else (start, (start[0], floor), (end[0], bend), end))
+        if abs(start[0] - end[0]) < STRAIGHT:  # so near that a line straight down meets both
+            self.placed.lines.append(((end[0], start[1]), end))
+        else:
+            self.placed.lines.append((start, (start[0], floor), (end[0], bend), end))
         words = label(wire, last)
         for index, text in enumerate(words):
             strong = index == 0 and bool(wire.prefixes)

@@ -117,6 +117,9 @@ def next_hops(stage: Stage) -> None:
     shown = stage.node(leaf).run(["ip", "route", "show", vip], check=True).stdout.strip()
     expect("via inet6 fe80::" in shown, "an IPv4 route by an IPv6 next hop", shown)
     stage.report.found(f"{leaf}: {shown}")
+    doctor = stage.lbnode(server, "doctor", "--role", "backend").out
+    wanted = ("bgp speaker: FRR runs", f"announced: {len(stage.vips)} of {len(stage.vips)} VIPs")
+    expect(all(words in doctor for words in wanted), f"doctor finds all announced on {server}", doctor)
 
 
 def spread(stage: Stage) -> None:

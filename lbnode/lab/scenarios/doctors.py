@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from lbnode.lab.programs import EXABGP, PATHS
 from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.stage import Stage
+from lbnode.lab.wait import wait_until
 
 DEADLINE_S, LOOK_S = 60.0, 1.0
 Found = dict[str, tuple[str, str]]
@@ -15,24 +16,31 @@ Found = dict[str, tuple[str, str]]
 def edge(stage: Stage) -> None:
     """All is well; then one L4 node leaves, and one loses its ExaBGP: each side says what it sees of it."""
     first, second, router = stage.l4[0], stage.l4[1], stage.lab.topology.routers[0]
-    _no_failure(first, _node(stage, first))
-    _no_failure(router, _router(stage, router))
-    sessions = [name for name in _node(stage, first) if name.startswith("bgp ")]
-    stage.report.found(f"{first}: {len(sessions)} sessions up; {router}: {_router(stage, router)['routes'][1]}")
+    node, before = _node(stage, first), _router(stage, router)
+    _no_failure(first, node)
+    _no_failure(router, before)
+    sessions = [name for name in node if name.startswith("bgp ")]
+    stage.report.found(f"{first}: {len(sessions)} sessions up; {router}: {before['routes'][1]}")
     with stage.file(first, PATHS.disable, ""):
         stage.wait(lambda: not stage.routed(first), DEADLINE_S, f"no packets for {first}")
         found = _router(stage, router)
         warned = [seen for name, (verdict, seen) in found.items() if name.startswith("route ") and verdict == "warn"]
         expect(len(warned) == len(stage.vips), f"a word on each VIP without {first}", found)
-        stage.wait(lambda: _node(stage, first)["announced"][0] == "warn", DEADLINE_S, f"no VIP by {first}", LOOK_S)
-        said = _node(stage, first)["announced"][1]
-        stage.report.found(f"{first} disabled: {router} says {warned[0]!r}; {first} says {said!r}")
+        stage.report.found(f"{first} disabled: {router} says {warned[0]!r}")
+        said = wait_until(lambda: _silent(stage, first), DEADLINE_S, f"no VIP by {first}", LOOK_S)
+        stage.report.found(f"{first} says {said!r}")
     stage.knock_out(second, EXABGP)
     found = _node(stage, second)
     expect(found["exabgp runs"][0] == "fail", f"{second} says that its ExaBGP does not run", found)
     stage.report.found(f"ExaBGP stopped: {second} says {found['exabgp runs'][1]!r}")
     stage.revive(second, EXABGP)
     stage.wait(lambda: all(map(stage.routed_fully, stage.l4)), DEADLINE_S, "every VIP by every L4 node")
+
+
+def _silent(stage: Stage, name: str) -> str:
+    """What a node says that announces nothing; "" while it does."""
+    verdict, seen = _node(stage, name)["announced"]
+    return seen if verdict == "warn" else ""
 
 
 def _no_failure(name: str, found: Found) -> None:
