@@ -15,7 +15,7 @@ LBNODE = Path(sys.executable).with_name("lbnode")
 
 def run_lab(*arguments):
     return subprocess.run(
-        [LBNODE, "lab", "run", "three-tier", *arguments], capture_output=True, text=True, timeout=600, check=False
+        [LBNODE, "lab", "run", "three-tier", *arguments], capture_output=True, text=True, timeout=1500, check=False
     )
 
 
