@@ -35,16 +35,22 @@ def heard_anywhere(network: Network, name: str) -> list[Route]:
     return [route for router in network.routes for route in heard(network, router, name)]
 
 
-def established(network: Network, name: str) -> dict[str, str]:
-    """The sessions with one machine that are up, by router and BIRD's name for them: since when."""
+def established(network: Network, name: str) -> dict[str, float]:
+    """The sessions with one machine that are up, by router and BIRD's name for them: since when, seconds of the day."""
     found = {}
     for router in network.routes:
         labels = {session.label for session in sessions(network.lab.topology, router) if session.name == name}
         for line in _asked(network.node(router), "show protocols"):
             words = line.split()
             if words and words[0] in labels and words[-1] == "Established":
-                found[f"{router} {words[0]}"] = words[4]
+                hours, minutes, seconds = map(float, words[4].split(":"))
+                found[f"{router} {words[0]}"] = 3600 * hours + 60 * minutes + seconds
     return found
+
+
+def same_sessions(before: dict[str, float], now: dict[str, float]) -> bool:
+    """Whether none has begun anew. BIRD works the time out from a clock of its own, so it strays by milliseconds."""
+    return before.keys() == now.keys() and all(abs(now[key] - since) < 1 for key, since in before.items())
 
 
 def withdrawals(network: Network, name: str) -> int:
