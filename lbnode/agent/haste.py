@@ -25,17 +25,18 @@ class Haste:
         self._admin: AdminState = READY
 
     def tell_haproxy(self, admin: AdminState) -> None:
-        """Makes the health URI say it, when that is another word than the last one."""
+        """Makes the health URI say it, when that is another word than the last one. What it says when an agent begins
+        is for the first pass to find out."""
         from lbnode.roles.l7 import enabler_of
 
-        wanted = enabler_of(admin)
-        if wanted == self._enabler:
+        wanted, last = enabler_of(admin), self._enabler
+        self._enabler = wanted
+        if last is None or wanted == last:
             return
-        change = Change(self._enabler, wanted, str(admin))
+        change = Change(last, wanted, str(admin))
         for driver in self._drivers:
             if ServerState in driver.kinds:
                 self._journal.made("agent-check", driver.apply([change]))
-        self._enabler = wanted
 
     def tell_peers(self, admin: AdminState, desired: Desired, whole: bool) -> None:
         """Tells them what `desired` says of announcements, after a change of the admin state. `whole`: all was well
