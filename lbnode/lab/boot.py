@@ -11,11 +11,12 @@ import os
 import resource
 import selectors
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,8 @@ DEFAULT_LIMITS = Limits()
 class Launch:
     """How the process that is the guest is started. `descriptors` are those it inherits, closed here afterwards.
 
-    `one_processor`: it has only one, and passing it between two of the host's doubles what a switch costs.
+    `one_processor`: it has only one, and passing it between two of the host's doubles what a switch costs. Guests that
+    run side by side get one each, as far as they go.
     """
 
     argv: Sequence[str]
@@ -139,6 +141,7 @@ class _Guest:
     held: set[int] = field(default_factory=set)
     stop_by: float | None = None
     stopped_by: int = 0
+    taken: socket.socket | None = None
 
     def start(self) -> None:
         """Starts the guest with its console and its two lines."""
@@ -150,6 +153,9 @@ class _Guest:
         try:
             launch = self.kernel.launch(self.work, self.limits, out_guest, err_guest)
             inherited += launch.descriptors
+            processors = os.sched_getaffinity(0)
+            if launch.one_processor:
+                processors, self.taken = _one_of(sorted(processors))
             self.process = subprocess.Popen(
                 launch.argv,
                 env=dict(launch.env),
@@ -158,7 +164,7 @@ class _Guest:
                 stderr=console,
                 pass_fds=inherited,
                 start_new_session=True,
-                preexec_fn=_child_setup(launch.one_processor),  # noqa: PLW1509 - the child only makes system calls
+                preexec_fn=_child_setup(processors),  # noqa: PLW1509 - the child only makes system calls
             )
         finally:
             for descriptor in inherited:
@@ -237,14 +243,28 @@ class _Guest:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        if self.taken is not None:
+            self.taken.close()
 
 
-def _child_setup(one_processor: bool) -> Callable[[], None]:
+def _one_of(processors: Sequence[int]) -> tuple[set[int], socket.socket | None]:
+    """A processor that no other guest has taken, and what keeps it taken: a socket's name, which goes with us however
+    we end. When all are taken, any, and nothing to keep."""
+    for processor in processors:
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            mark.bind(f"\0lbnode-guest-processor-{processor}")
+        except OSError:
+            mark.close()
+        else:
+            return {processor}, mark
+    return {processors[os.getpid() % len(processors)]}, None
+
+
+def _child_setup(processors: Set[int]) -> Callable[[], None]:
     """What the child does before it becomes the guest: dies with us, and may open many files (it keeps them)."""
     libc = ctypes.CDLL(None, use_errno=True)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = sorted(os.sched_getaffinity(0))
-    processors = {allowed[os.getpid() % len(allowed)]} if one_processor else set(allowed)
 
     def setup() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

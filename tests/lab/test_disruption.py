@@ -83,7 +83,7 @@ def test_new_requests_were_made_all_the_time(event):
 def test_the_table_has_a_row_for_every_event(result):
     table = result["out"].rpartition("avoidable breaks are")[2]
     for event in result["events"]:
-        rows = re.findall(rf"^\s*{re.escape(event['title'])}\s+\d", table, re.MULTILINE)
+        rows = re.findall(rf"^[\d. ]+{re.escape(event['title'])}\s+\d", table, re.MULTILINE)
         assert len(rows) == 2, "one of all flows, one of those by UDP"
 
 
