@@ -35,7 +35,7 @@ KINDS = ("download", "upload", "requests", "short")
 CRASHES = 10
 STOPPED_MORE_S = 4.0
 """Longer than the hold time, so that whoever waits for a stopped program has lost patience."""
-SETTLED_S, CALM_S = 300.0, 3.0
+SETTLED_S, CALM_S = 900.0, 3.0
 BACK_S = 60.0
 
 
