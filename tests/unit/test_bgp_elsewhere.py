@@ -8,9 +8,9 @@ from lbnode.bgp.report import lines
 BIRD = """\
 BIRD 2.0.12 ready.
 Name       Proto      Table      State  Since         Info
-device1    Device     ---        up     13:25:36.074  
+device1    Device     ---        up     13:25:36.074
 
-edge_v4    BGP        ---        up     13:25:37.122  Established   
+edge_v4    BGP        ---        up     13:25:37.122  Established
   BGP state:          Established
     Neighbor address: 192.0.2.254
     Neighbor AS:      65500
