@@ -4,6 +4,8 @@ import pytest
 
 from lbnode.lab import build
 from lbnode.lab.errors import LabError
+from lbnode.lab.scenarios.eyes import Gaps
+from lbnode.lab.scenarios.faults import Cell
 from lbnode.lab.scenarios.victims import leading_to, victims
 from lbnode.templates import share
 
@@ -45,3 +47,19 @@ def test_ways_that_lead_to_a_machine():
     assert leading_to("s1", tables, lambda hop: names.get(hop, hop)) == {"s1", "s1b", "leaf1"}
     assert leading_to("leaf1", tables, lambda hop: hop) == {"leaf1"}
     assert leading_to("nobody", tables, lambda hop: hop) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("broken", "first_s", "tiered", "kept"),
+    [
+        (0, None, True, True),
+        (0, 0.1, False, True),
+        (1, 0.1, False, True),  # ECMP moved it to a server that does not know it
+        (1, None, False, False),
+        (1, 0.1, True, False),
+        (1, None, True, False),
+    ],
+)
+def test_only_flows_that_could_have_gone_on_count(broken, first_s, tiered, kept):
+    gaps = Gaps(first_s, 1, 1.0, True, 1, 2)
+    assert Cell("agent", "SIGKILL", gaps, 0.0, 48, broken, 0.1, 0, tiered).kept == kept

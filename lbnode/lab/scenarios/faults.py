@@ -58,7 +58,8 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """What was seen. `stopped_s`: for how long the program stood still."""
+    """What was seen. `stopped_s`: for how long the program stood still; `tiered`: there is a tier 2, on all of whose
+    nodes a flow goes on."""
 
     victim: str
     fault: str
@@ -68,6 +69,12 @@ class Cell:
     broken: int
     stall_s: float
     failed: int
+    tiered: bool
+
+    @property
+    def kept(self) -> bool:
+        """Whether no flow broke that could have gone on: without tier 2, one that ECMP moves cannot."""
+        return not self.broken or (not self.tiered and self.gaps.first_s is not None)
 
     @property
     def row(self) -> list[object]:
@@ -167,6 +174,7 @@ def _cell(stage: Stage, victim: Victim, fault: Fault) -> Cell:
             sum(bool(report.broken) for report in reports),
             max(report.stall_s for report in reports),
             sum(len(report.failures) for report in reports),
+            bool(stage.l4),
         )
         stage.report.found(f"routers' kernels: {seen}")
         stage.report.found(
