@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "lbnode"
 PURE = [
-    "resources.py",
+    "resources/*.py",
     "plan.py",
     "maglev.py",
     "impact.py",
