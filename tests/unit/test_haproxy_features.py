@@ -73,7 +73,7 @@ pools:
     nodes: [s1]
     port: {secure_web}
     tls: {{enabled: true, ca: {folder}/ca.pem, host: www.example.com}}
-    check: {{type: tcp}}
+    check: {{type: tcp, timeout_s: 30}}
   doubtful:
     nodes: [s1]
     port: {secure_web}
