@@ -26,6 +26,7 @@ from lbnode.agent.source import Source
 from lbnode.agent.systemd import notify
 from lbnode.chance import program as classifier
 from lbnode.config.model import Cluster
+from lbnode.decisions import Decisions
 from lbnode.errors import LbnodeError
 from lbnode.health.monitor import Monitor, Pace
 from lbnode.health.state import Probe
@@ -33,7 +34,6 @@ from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
 from lbnode.maintenance.state import AdminState, Mode
 from lbnode.node import (
-    Decisions,
     Identity,
     announced_by,
     announces,

@@ -115,8 +115,8 @@ def test_orders_for_an_exabgp_that_does_not_run_are_errors_and_stay(paths, speak
         "cannot announce 198.51.100.1/32 to 192.0.2.1: ExaBGP is not running; it will announce it when it starts",
     ]
     speaker.start()
-    wait_until(lambda: speaker.routes, 10, "the order to be followed")
-    assert left(driver, RUNS, FIRST) == ()
+    wait_until(lambda: left(driver, RUNS, FIRST) == (), 10, "the order to be followed")
+    assert list(speaker.routes) == [(ONE, FIRST.prefix)]
 
 
 def test_orders_that_nobody_wants_any_more_go_while_exabgp_does_not_run(paths):
