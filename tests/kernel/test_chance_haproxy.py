@@ -59,10 +59,11 @@ class Proxy:
         with socket.socket(socket.AF_UNIX) as asked:
             try:
                 asked.connect(str(self.socket))
-            except OSError:
+                asked.sendall(f"{what}\n".encode())
+                with asked.makefile() as answer:
+                    return answer.read()
+            except OSError:  # it is about to start, or reads its configuration again
                 return ""
-            asked.sendall(f"{what}\n".encode())
-            return asked.makefile().read()
 
     def reload(self) -> None:
         self.process.send_signal(signal.SIGUSR2)

@@ -93,8 +93,8 @@ def opened_quickly(site: Site, version: int) -> Flow:
     def begun() -> socket.socket:
         end = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
         end.bind(("" if version == 4 else "::", 0))
-        end.settimeout(DEADLINE_S)
         end.sendto(b"?", MSG_FASTOPEN, (VIP[version], ECHO))
+        end.settimeout(DEADLINE_S)
         return end
 
     flow = Flow(site.nodes["client"].call(begun))

@@ -35,12 +35,12 @@ class Servers:
             for family, address in ((socket.AF_INET, ""), (socket.AF_INET6, "::")):
                 opened = node.call(partial(socket.create_server, (address, port), family=family, backlog=256))
                 opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 256)  # where the system allows it
-                self._selector.register(opened, selectors.EVENT_READ, (port, name, True))
+                self._selector.register(opened, selectors.EVENT_READ, (port, name, None))
 
     def give_up(self, port: int) -> None:
         """Stops listening there."""
         for key in list(self._selector.get_map().values()):
-            if key.data[0] == port and key.data[2]:
+            if key.data[0] == port and key.data[2] is None:
                 self._selector.unregister(key.fileobj)
                 key.fileobj.close()  # type: ignore[union-attr]
 
@@ -58,24 +58,24 @@ class Servers:
     def _serve(self) -> None:
         while not self._stop.is_set():
             for key, _ in self._selector.select(0.1):
-                port, name, listens = key.data
+                port, name, source = key.data
                 end: Any = key.fileobj
-                if listens:
+                if source is None:
                     with suppress(OSError):
-                        self._begin(end.accept()[0], port, name)
-                elif not self._answered(end, port, name):
+                        self._begin(*end.accept(), port, name)
+                elif not self._answered(end, port, name, source):
                     self._selector.unregister(end)
                     end.close()
 
-    def _begin(self, client: socket.socket, port: int, name: str) -> None:
+    def _begin(self, client: socket.socket, address: Any, port: int, name: str) -> None:
         if port == AGENT:
             with client:
                 client.sendall(self.words.get(name, "ready").encode() + b"\n")
         else:
-            self.heard[client.getpeername()[:2]] = hashlib.sha256()
-            self._selector.register(client, selectors.EVENT_READ, (port, name, False))
+            self.heard[address[:2]] = hashlib.sha256()
+            self._selector.register(client, selectors.EVENT_READ, (port, name, address[:2]))
 
-    def _answered(self, client: socket.socket, port: int, name: str) -> bool:
+    def _answered(self, client: socket.socket, port: int, name: str, source: tuple[str, int]) -> bool:
         """Whether the connection goes on."""
         with suppress(OSError):
             said = client.recv(1 << 16)
@@ -85,7 +85,7 @@ class Servers:
                 status = self.statuses.get(name, 200)
                 client.sendall(f"HTTP/1.1 {status} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
                 return False
-            self.heard[client.getpeername()[:2]].update(said)
+            self.heard[source].update(said)
             client.sendall(name.encode())
             return True
         return False
