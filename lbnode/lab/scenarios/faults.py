@@ -14,18 +14,18 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lbnode.bgp import heartbeat
 from lbnode.lab import programs
 from lbnode.lab.build import CLUSTER_FILE, build, load
-from lbnode.lab.clients.crowd import Crowd, mix, pairs
+from lbnode.lab.clients.crowd import Crowd, mix
 from lbnode.lab.programs import AGENT, PATHS
 from lbnode.lab.scenarios.eyes import Eyes, Gaps
 from lbnode.lab.scenarios.report import Report, expect
 from lbnode.lab.scenarios.stage import Stage
+from lbnode.lab.scenarios.standing import bring_up
 from lbnode.lab.scenarios.victims import RELAY, ROUTER, Victim, leading_to, victims
 from lbnode.lab.supervisor import Supervisor
 from lbnode.lab.wait import wait_until
@@ -35,7 +35,9 @@ KINDS = ("download", "upload", "requests", "short")
 CRASHES = 10
 STOPPED_MORE_S = 4.0
 """Longer than the hold time, so that whoever waits for a stopped program has lost patience."""
-SETTLED_S, CALM_S = 900.0, 3.0
+CALM_S = 3.0
+"""So long nothing changes any more, then the experiment is over."""
+AS_BEFORE_S = 300.0
 BACK_S = 60.0
 
 
@@ -96,8 +98,7 @@ def run(folder: Path, scale: str, work: Path, only: Sequence[str], faults: Seque
         with Crowd(lab.nodes[topology.clients.name], lab.logs / "users.log") as crowd:
             stage = Stage(lab, supervisor, {topology.clients.name: crowd}, report)
             with report.step("programs on every node"):
-                _start(stage)
-                _settle(stage)
+                bring_up(stage)
             cells = [_cell(stage, victim, fault) for victim in chosen for fault in wanted]
             stage.close()
     report.table(
@@ -106,47 +107,6 @@ def run(folder: Path, scale: str, work: Path, only: Sequence[str], faults: Seque
     )
     (work / "faults.json").write_text(json.dumps([cell.as_json() for cell in cells], indent=1) + "\n")
     return cells
-
-
-def _start(stage: Stage) -> None:
-    """Where there are ExaBGPs, one node that announces after the other: on one processor, their checks of all their
-    configurations at once take too long."""
-    topology = stage.lab.topology
-    programs.start_nodes(stage.lab, stage.supervisor, agents=False)
-    one_by_one = topology.announcers if topology.cluster.bgp.speaker == "exabgp" else ()
-    for name in one_by_one:
-        programs.start_agents(stage.lab, stage.supervisor, [name])
-        stage.wait(
-            partial(stage.node(name).exists, str(PATHS.exabgp_config)), SETTLED_S, f"ExaBGP's file on {name}", 0.2
-        )
-    others = [name for name in topology.machines if name not in one_by_one]
-    programs.start_agents(stage.lab, stage.supervisor, others)
-
-
-def _settle(stage: Stage) -> None:
-    """Until routers have ways to every VIP and by every machine that announces, every VIP answers, and no way has come
-    for a while."""
-    vips, announcers = set(stage.vips), set(stage.announcers)
-
-    def everywhere() -> bool:
-        tables = stage.all_routes().values()
-        hops = {hop for table in tables for found in table.values() for hop in found}
-        return vips <= {vip for table in tables for vip in table} and announcers <= {*map(stage.name_of, hops)}
-
-    stage.wait(everywhere, SETTLED_S, "a way to every VIP, and one by every node that announces", 0.2)
-    users = stage.lab.topology.clients
-    asks = pairs(stage.vips, [*users.addresses(4)[:1], *users.addresses(6)[:1]])
-    stage.wait(lambda: all(reply.status == 200 for reply in stage.crowd.ask(asks)), SETTLED_S, "an answer by every VIP")
-    last, since = stage.all_routes(), time.monotonic()
-
-    def calm() -> bool:
-        nonlocal last, since
-        now = stage.all_routes()
-        if now != last:
-            last, since = now, time.monotonic()
-        return time.monotonic() - since > 2 * CALM_S
-
-    stage.wait(calm, SETTLED_S, "routes that stay", 0.2)
 
 
 def _cell(stage: Stage, victim: Victim, fault: Fault) -> Cell:
@@ -160,7 +120,7 @@ def _cell(stage: Stage, victim: Victim, fault: Fault) -> Cell:
             stopped = 0.0
             for number in range(fault.count):
                 stopped += _harm(stage, victim, fault, last=number == fault.count - 1)
-            wait_until(lambda: eyes.calm_s > CALM_S, SETTLED_S, "every way as before", 0.1)
+            wait_until(lambda: eyes.calm_s > CALM_S, AS_BEFORE_S, "every way as before", 0.1)
             seen = eyes.gaps()
         stage.crowd.meet(group)
         reports = stage.crowd.finish(group)
