@@ -25,7 +25,7 @@ from lbnode.lab.programs import AGENT, PATHS
 from lbnode.lab.scenarios.eyes import Eyes, Gaps
 from lbnode.lab.scenarios.report import Report, expect
 from lbnode.lab.scenarios.stage import Stage
-from lbnode.lab.scenarios.standing import bring_up
+from lbnode.lab.scenarios.standing import bring_up, settle
 from lbnode.lab.scenarios.victims import RELAY, ROUTER, Victim, leading_to, victims
 from lbnode.lab.supervisor import Supervisor
 from lbnode.lab.wait import wait_until
@@ -35,7 +35,7 @@ KINDS = ("download", "upload", "requests", "short")
 CRASHES = 10
 STOPPED_MORE_S = 4.0
 """Longer than the hold time, so that whoever waits for a stopped program has lost patience."""
-CALM_S = 3.0
+CALM_S = 5.0
 """So long nothing changes any more, then the experiment is over."""
 AS_BEFORE_S = 300.0
 BACK_S = 60.0
@@ -113,6 +113,7 @@ def _cell(stage: Stage, victim: Victim, fault: Fault) -> Cell:
     group = f"{victim.name}-{fault.name}"
     with stage.report.step(f"{victim.name} of {victim.machine}: {fault.name}"):
         _rule(stage, victim)
+        settle(stage)
         stage.crowd.start(group, mix(FLOWS, KINDS, stage.vips, stage.clients), tick_s=0.5)
         with _eyes(stage, victim) as eyes:
             expect(eyes.before, f"ways that lead to {victim.machine}", "none")

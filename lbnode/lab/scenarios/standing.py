@@ -10,13 +10,13 @@ from lbnode.lab.scenarios.stage import Stage
 
 SETTLED_S = 900.0
 """A deadline, long enough for a slow processor that has other work."""
-CALM_S = 6.0
+CALM_S = 3.0
 
 
 def bring_up(stage: Stage) -> None:
     """Starts every program on every node, and returns when all is in use and stays so. Raises LabError."""
     _start(stage)
-    _settle(stage)
+    settle(stage)
 
 
 def _start(stage: Stage) -> None:
@@ -34,7 +34,7 @@ def _start(stage: Stage) -> None:
     programs.start_agents(stage.lab, stage.supervisor, others)
 
 
-def _settle(stage: Stage) -> None:
+def settle(stage: Stage) -> None:
     """Until everybody is used, every VIP answers, and no way has come for a while."""
     stage.wait(lambda: _in_full_use(stage), SETTLED_S, "ways to every VIP, by every node, to every real server", 0.2)
     users = stage.lab.topology.clients
