@@ -147,9 +147,9 @@ class Agent:
         return self._source.cluster
 
     def _speaker(self) -> dict[str, Any]:
-        """What ExaBGP says of peers; other speakers are asked by their own programs."""
+        """What ExaBGP says of peers; other speakers are asked by their own programs (`lbnode.bgp.elsewhere`)."""
         if self._cluster.bgp.speaker != "exabgp":
-            return {}
+            return {"route_table": self._cluster.bgp.table}
         from lbnode.bgp.report import report
 
         return report(self._identity.paths)

@@ -90,6 +90,22 @@ def test_many_routes_are_told_without_waiting_for_each(speaker, driver):
     rows = [Announcement(f"198.51.{i // 256}.{i % 256}/32", ONE, "192.0.2.11") for i in range(500)]
     assert want(driver, RUNS, *rows) == []
     assert len(speaker.routes) == 500
+    assert len(speaker.commands) < 50
+    assert want(driver, RUNS) == []
+    assert speaker.routes == {}
+
+
+def test_of_prefixes_that_are_told_together_only_the_bad_one_is_refused(speaker, driver):
+    rows = [Announcement(f"198.51.100.{i}/32", ONE, "192.0.2.11") for i in range(50)]
+    speaker.bad = rows[7].prefix
+    speaker.start()
+    said = f"cannot announce {speaker.bad} to {ONE}: ExaBGP refused it: see its log"
+    assert want(driver, RUNS, *rows) == [said]
+    assert len(speaker.routes) == 49
+    assert want(driver, RUNS, *rows) == [said]
+    speaker.bad = ""
+    assert want(driver, RUNS, *rows) == []
+    assert len(speaker.routes) == 50
 
 
 def test_orders_for_an_exabgp_that_does_not_run_are_errors_and_stay(paths, speaker):
