@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lbnode.bgp import heartbeat
-from lbnode.lab import programs
+from lbnode.lab import frr, programs
 from lbnode.lab.build import CLUSTER_FILE, build, load
 from lbnode.lab.clients.crowd import Crowd, mix
 from lbnode.lab.programs import AGENT, PATHS
@@ -38,7 +38,7 @@ STOPPED_MORE_S = 4.0
 CALM_S = 5.0
 """So long nothing changes any more, then the experiment is over."""
 AS_BEFORE_S = 300.0
-BACK_S = 60.0
+BACK_S = 150.0
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ def _eyes(stage: Stage, victim: Victim) -> Eyes:
 def _harm(stage: Stage, victim: Victim, fault: Fault, last: bool) -> float:
     """Does it, and waits until the program is there again. Returns how long it stood still."""
     old, sign = _pid(stage, victim), _sign(stage, victim)
+    others = _clients(stage, victim)
     _signal(stage, victim, fault.number)
     if fault.number is signal.SIGSTOP:
         began = time.monotonic()
@@ -164,7 +165,14 @@ def _harm(stage: Stage, victim: Victim, fault: Fault, last: bool) -> float:
     wait_until(lambda: _pid(stage, victim) not in (0, old), BACK_S, f"{victim.name} to be started again", 0.02)
     if last and victim.program == AGENT:
         wait_until(lambda: _sign(stage, victim) > sign, BACK_S, "a sign of life", 0.1)
+    if last:
+        wait_until(lambda: others <= _clients(stage, victim), BACK_S, f"{victim.name} to be found by the others", 0.1)
     return 0.0
+
+
+def _clients(stage: Stage, victim: Victim) -> set[str]:
+    """The daemons that speak with a zebra: they notice late that there is another one. Of others, none."""
+    return frr.clients(stage.node(victim.machine)) if victim.program == frr.ZEBRA else set()
 
 
 def _signal(stage: Stage, victim: Victim, number: signal.Signals) -> None:
