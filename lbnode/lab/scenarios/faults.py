@@ -75,8 +75,10 @@ class Cell:
 
     @property
     def kept(self) -> bool:
-        """Whether no flow broke that could have gone on: without tier 2, one that ECMP moves cannot."""
-        return not self.broken or (not self.tiered and self.gaps.first_s is not None)
+        """Whether no flow broke that could have gone on: without tier 2, one that ECMP moves cannot. A router that
+        begins anew may have the same ways in another order, and moves flows too."""
+        moved = self.gaps.first_s is not None or self.victim.startswith(ROUTER)
+        return not self.broken or (moved and not self.tiered)
 
     @property
     def row(self) -> list[object]:
