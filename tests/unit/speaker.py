@@ -1,4 +1,7 @@
-"""What ExaBGP is to its relay: the other end of a pipe. The relay is the real one, in a process of its own."""
+"""What ExaBGP is to its relay: the other end of a pipe. The relay is the real one, in a process of its own.
+
+And what tests of the relay share: the driver, and one pass of apply by it.
+"""
 
 import contextlib
 import json
@@ -6,9 +9,34 @@ import subprocess
 import threading
 from ipaddress import ip_network
 
+import pytest
+
 from lbnode.bgp import exabgp
+from lbnode.bgp.driver import ExabgpDriver
 from lbnode.bgp.guard import Guard
 from lbnode.paths import Paths
+from lbnode.plan import diff
+from lbnode.resources import Announcement, Running
+
+ONE = "192.0.2.1"
+FIRST = Announcement("198.51.100.1/32", ONE, "192.0.2.11")
+RUNS = Running("exabgp", "c1")
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return Paths(tmp_path / "etc", tmp_path / "run")
+
+
+@pytest.fixture
+def driver(paths):
+    return ExabgpDriver(paths, wait_s=10)
+
+
+def want(driver, *rows):
+    """One pass of apply; returns what failed."""
+    plan = diff(driver.observe(rows).rows, rows)
+    return [result.error for result in driver.apply(plan.changes) if result.error]
 
 
 class Speaker:

@@ -3,25 +3,19 @@
 import json
 
 import pytest
-from speaker import Speaker
+from speaker import FIRST, ONE, RUNS, Speaker, driver, paths, want
 
 from lbnode.bgp.driver import ExabgpDriver, peers
 from lbnode.bgp.told import read_told
 from lbnode.bgp.words import LOCK
 from lbnode.lab.wait import wait_until
-from lbnode.paths import Paths
 from lbnode.plan import diff
 from lbnode.resources import Announcement, Running
 
-ONE, TWO = "192.0.2.1", "192.0.2.2"
-FIRST = Announcement("198.51.100.1/32", ONE, "192.0.2.11")
+__all__ = ["driver", "paths"]
+
+TWO = "192.0.2.2"
 SECOND = Announcement("198.51.100.2/32", ONE, "192.0.2.11", 100, ("65535:0",))
-RUNS = Running("exabgp", "c1")
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return Paths(tmp_path / "etc", tmp_path / "run")
 
 
 @pytest.fixture
@@ -29,17 +23,6 @@ def speaker(paths):
     speaker = Speaker(paths, {ONE: "established", TWO: "active"})
     yield speaker
     speaker.stop()
-
-
-@pytest.fixture
-def driver(paths):
-    return ExabgpDriver(paths, wait_s=10)
-
-
-def want(driver, *rows):
-    """One pass of apply; returns what failed."""
-    plan = diff(driver.observe(rows).rows, rows)
-    return [result.error for result in driver.apply(plan.changes) if result.error]
 
 
 def left(driver, *rows):
