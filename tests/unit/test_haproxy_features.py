@@ -133,7 +133,7 @@ def cluster(ports: Mapping[str, int], node: Node, folder: Path) -> Cluster:
         service["vips"] = ["127.0.0.1"]
     for pool in found["pools"].values():
         pool["agent_check"] = False
-        pool.setdefault("check", {}).update(interval_s=0.05, rise=1, fall=1)
+        pool.setdefault("check", {}).update(interval_s=0.1, rise=1, fall=3)
     return Cluster.model_validate(
         {
             "bgp": {"local_asn": 65000, "peers": {"r1": {"address": "192.0.2.1", "asn": 65001}}},
