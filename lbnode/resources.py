@@ -496,6 +496,10 @@ class PoolServer(Row):
     asked: bool = field(default=False, compare=False)
 
     @property
+    def key(self) -> Key:
+        return (self.KIND, self.backend, self.server)
+
+    @property
     def title(self) -> str:
         return f"{self.backend}/{self.server}"
 

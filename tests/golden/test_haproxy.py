@@ -34,7 +34,7 @@ def test_rendered_as_it_was_and_accepted_by_haproxy(
     text = (case / "cluster.yaml").read_text()
     cluster = Cluster.model_validate(yaml.safe_load(text))
     node = next(iter(cluster.with_role("l7")))
-    golden(case / "haproxy.cfg", render.config(templates.load(), cluster, node, Paths(), (2, 6)))
+    golden(case / "haproxy.cfg", render.config(templates.load(), cluster, node, Paths(), (2, 6)).text)
     for table in tables.tables(cluster, Paths()):
         if table.entries and ":" in table.path:
             golden(case / Path(table.path).name.replace(":", "."), table.content)
@@ -48,7 +48,7 @@ def accepted(text: str, node: str, folder: Path, certificate: str) -> str:
     for name in re.findall(rf"{folder}/[\w./-]+", text):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(certificate if name.endswith(".pem") else "<html>A page</html>\n")
-    config = render.config(templates.load(), cluster, node, paths, program.version())
+    config = render.config(templates.load(), cluster, node, paths, program.version()).text
     for path, content in [(t.path, t.content) for t in tables.tables(cluster, paths)] + [
         (str(paths.haproxy_config), config),
         (str(paths.haproxy_state_file), statefile.content([], "")),

@@ -110,7 +110,7 @@ class Node:
         self.paths = Paths(folder / "etc", folder / "run")
         self.agent_inter = "500ms"
         self.health, self.agent, self.stats, self.metrics, self.vip, self.web = free_ports(6)
-        self.driver = HaproxyDriver(self.paths, wait_s=3)
+        self.driver = HaproxyDriver(self.paths, wait_s=10)
         self.runtime = Runtime(self.paths.haproxy_socket)
         program.prepare(self.paths)
 
@@ -158,7 +158,7 @@ class Node:
         for table in tables.tables(cluster, self.paths):
             Path(table.path).parent.mkdir(parents=True, exist_ok=True)
             Path(table.path).write_text(table.content)
-        return render.config(self.templates(), cluster, "l7", self.paths, program.version())
+        return render.config(self.templates(), cluster, "l7", self.paths, program.version()).text
 
     def write(self, text: str) -> Running:
         self.paths.haproxy_config.write_text(text)

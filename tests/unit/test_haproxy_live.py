@@ -18,7 +18,7 @@ from proxy import Agent, Node, free_port, serving, until
 from servers import Authority, Named
 
 from lbnode.config.model import Cluster
-from lbnode.haproxy.configuration import servers
+from lbnode.haproxy.configuration import sections, servers
 from lbnode.reconcile import Pass
 
 SERVERS = {f"s{number}": f"127.0.0.{number}" for number in (1, 2, 3, 4)}
@@ -264,7 +264,7 @@ def test_any_sequence_of_changes_ends_as_the_file_says_without_a_reload(site: Si
             for state in site.node.runtime.servers_state("web:servers")
         }
         assert states == {(name, node["ipv4"], str(node["weight"])) for name, node in site.nodes.items()}
-        written = servers(site.node.paths.haproxy_config.read_text())
+        written = servers(sections(site.node.paths.haproxy_config.read_text()))
         assert {row.server for row in written if row.backend == "web:servers"} == set(site.nodes)
     assert site.pid == pid
 
