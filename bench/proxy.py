@@ -124,7 +124,7 @@ class Site:
         return replace(shipped, sources={render.TEMPLATE: source})
 
     def desired(self, cluster: Cluster) -> Desired:
-        """Worked out anew when something has changed, as the agent does it (`lbnode.node.Decisions`)."""
+        """Worked out anew when something has changed, as the agent does it (`lbnode.decisions.Decisions`)."""
         facts = program.facts(cluster, self.paths)
         if self._decided and self._decided[0] is cluster and self._decided[1] == facts:
             return self._decided[2]

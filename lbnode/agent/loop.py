@@ -26,6 +26,7 @@ from lbnode.agent.source import Source
 from lbnode.agent.systemd import notify
 from lbnode.chance import program as classifier
 from lbnode.config.model import Cluster
+from lbnode.decisions import Decisions
 from lbnode.errors import LbnodeError
 from lbnode.health.monitor import Monitor, Pace
 from lbnode.health.state import Probe
@@ -33,7 +34,6 @@ from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
 from lbnode.maintenance.state import AdminState, Mode
 from lbnode.node import (
-    Decisions,
     Identity,
     announced_by,
     announces,
@@ -147,9 +147,9 @@ class Agent:
         return self._source.cluster
 
     def _speaker(self) -> dict[str, Any]:
-        """What ExaBGP says of peers; other speakers are asked by their own programs."""
+        """What ExaBGP says of peers; other speakers are asked by their own programs (`lbnode.bgp.elsewhere`)."""
         if self._cluster.bgp.speaker != "exabgp":
-            return {}
+            return {"route_table": self._cluster.bgp.table}
         from lbnode.bgp.report import report
 
         return report(self._identity.paths)

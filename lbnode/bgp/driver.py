@@ -7,7 +7,7 @@ agent that dies withdraws nothing, and an ExaBGP that comes back announces what 
 import os
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -80,10 +80,10 @@ class ExabgpDriver:
             told = self._order(config, self._patience(changes))
         except OSError as error:
             return [Result(change, f"cannot write {self.paths.bgp_wanted}: {error.strerror}") for change in changes]
-        silent = told is None and alive(self.paths)
-        return [
-            Result(change, SILENT.format(change.row.title) if silent else _error(change, told)) for change in changes
-        ]
+        if told is None and alive(self.paths):
+            return [Result(change, SILENT.format(change.row.title)) for change in changes]
+        announced = {row.key: row for row in told.announced} if told else {}
+        return [Result(change, _error(change, told, announced)) for change in changes]
 
     def _patience(self, changes: Sequence[Change]) -> float:
         """Seconds. An ExaBGP that does not run need not be waited for to withdraw something."""
@@ -145,18 +145,18 @@ def peers(paths: Paths) -> dict[str, dict[str, Any]]:
     return told.peers if told else {}
 
 
-def _error(change: Change, told: Told | None) -> str:
-    """Why a change did not come true; "" when it did."""
+def _error(change: Change, told: Told | None, announced: Mapping[Key, Announcement]) -> str:
+    """Why a change did not come true; "" when it did. `announced`: what was told, by key."""
     row = change.row
     if isinstance(row, Running):
         return _running_error(change, told)
     if change.action == "delete":
-        if told and any(row.key == other.key for other in told.announced):
+        if told and row.key in announced:
             return f"cannot withdraw {row.title}: ExaBGP does not follow" + _because(told)
         return ""
     if told is None:
         return f"cannot announce {row.title}: ExaBGP is not running; it will announce it when it starts"
-    if row in told.announced:
+    if row == announced.get(row.key):
         return ""
     if row.key in told.refused:
         return f"cannot announce {row.title}: {told.refused[row.key]}"

@@ -30,7 +30,7 @@ from lbnode.bgp.inotify import Watch
 from lbnode.bgp.pipe import Pipe
 from lbnode.bgp.sessions import Sessions
 
-BATCH = 50
+BATCH = 10
 """Commands on their way at once: far below what a pipe holds, so that neither side can block the other."""
 PUBLISH_S = 0.2
 """Seconds between two reports while there is still something to tell: one of 1,000 routes takes 10 ms."""
@@ -53,6 +53,7 @@ class Relay:
         self.settled = ""
         self.told: dict[words.Key, words.Route] = {}
         self.refused: dict[words.Key, str] = {}
+        self.alone: set[words.Key] = set()
         self.config = ""
         self.deadman = heartbeat.DeadMan(wanted.with_name(heartbeat.FILE))
         self.gone_since: float | None = None
@@ -151,16 +152,20 @@ class Relay:
         self.problems["wanted"] = ""
         self.gate.read()
         self.gate.look(self.wanted.routes, self.told)
-        self.refused.clear()
+        self.forget_refusals()
         self.retry_at, self.retry_s = 0.0, RETRY_S[0]
+
+    def forget_refusals(self) -> None:
+        """What ExaBGP has refused may be right now."""
+        self.refused.clear()
+        self.alone.clear()
 
     def tell(self) -> bool:
         """Tells ExaBGP the difference, a batch at a time, as long as the orders stay; False when there was none."""
         if self.wanted is None:
             return False
         orders = self.orders
-        steps = words.difference(self.told, orders, self.sessions.neighbors)
-        steps = [step for step in steps if step.key not in self.refused]
+        steps = words.difference(self.told, orders, self.sessions.neighbors, self.refused, self.alone)
         for start in range(0, len(steps), BATCH):
             self.tell_batch(steps[start : start + BATCH])
             if time.monotonic() > self.published_at + PUBLISH_S:
@@ -172,16 +177,20 @@ class Relay:
         return bool(steps)
 
     def tell_batch(self, batch: list[words.Step]) -> None:
+        """One command each. Of several prefixes that ExaBGP refuses together, each is told alone then."""
         for step, answer in zip(batch, self.pipe.ask([step.command for step in batch]), strict=True):
-            if step.route is None:
-                # An error to a withdrawal means that the peer is not there any more.
-                self.told.pop(step.key, None)
-            elif answer != "error":
-                self.told[step.key] = step.route
-            elif self.orders.get(step.key) == step.route:
-                peer = step.key[0]
-                why = "see its log" if peer in self.sessions.states else f"it has no neighbor {peer}"
-                self.refused[step.key] = f"ExaBGP refused it: {why}"
+            if answer == "error" and len(step.routes) > 1:
+                self.alone.update(step.routes)
+                continue
+            for key, route in step.routes.items():
+                if route is None:
+                    # An error to a withdrawal means that the peer is not there any more.
+                    self.told.pop(key, None)
+                elif answer != "error":
+                    self.told[key] = route
+                elif self.orders.get(key) == route:
+                    why = "see its log" if key[0] in self.sessions.states else f"it has no neighbor {key[0]}"
+                    self.refused[key] = f"ExaBGP refused it: {why}"
 
     def finish(self) -> None:
         """Lets peers that restart gracefully know when all that is wanted has been told."""
@@ -195,7 +204,7 @@ class Relay:
         self.sessions.asked(words.states_from(self.pipe.show("show neighbor summary")))
         self.told = words.routes_from(self.pipe.show("show adj-rib out"))
         self.gate.look(self.wanted.routes if self.wanted else {}, self.told)
-        self.refused.clear()
+        self.forget_refusals()
 
     def reload_in(self) -> float | None:
         """Seconds until ExaBGP should be told to reload; None when it runs with what is wanted."""

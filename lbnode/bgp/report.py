@@ -50,7 +50,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
                 groups.setdefault(attributes(route), []).append(route["prefix"])
         said += [f"  told {_some(prefixes)} {words}" for words, prefixes in groups.items()]
     problem = found.get("speaker", {}).get("problem")
-    return [*said, *([f"exabgp: {problem}"] if problem else [])]
+    name = "bgp" if "route_table" in found else "exabgp"
+    return [*said, *([f"{name}: {problem}"] if problem else [])]
 
 
 def _some(prefixes: Iterable[str]) -> str:

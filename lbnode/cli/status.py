@@ -6,10 +6,12 @@ from typing import Any
 import click
 
 from lbnode.agent import control
+from lbnode.bgp import elsewhere
 from lbnode.bgp import report as bgp
 from lbnode.cli.options import Common, common
 from lbnode.cli.view import current
-from lbnode.node import announces, drivers
+from lbnode.config.model import Cluster
+from lbnode.node import Identity, announces, drivers
 from lbnode.reconcile import plan
 
 
@@ -18,6 +20,8 @@ from lbnode.reconcile import plan
 def status(common: Common) -> int:
     """Say what this node does and why. Exits 1 when something is not as it should be."""
     found = control.ask(common.paths, "status") or _without_agent(common)
+    if "route_table" in found:
+        found |= elsewhere.report(found["route_table"])
     common.show(found, "\n".join(_lines(found)))
     return 1 if found["problems"] else 0
 
@@ -40,12 +44,18 @@ def _without_agent(common: Common) -> dict[str, Any]:
         "admin_mode": str(view.reading.state.mode),
         "admin_next": view.reading.next,
         "verdicts": [verdict.as_json() for verdict in view.desired.verdicts],
-        **(bgp.report(identity.paths) if announces(identity, view.cluster) else {}),
+        **(_speaker(identity, view.cluster) if announces(identity, view.cluster) else {}),
         "tables": left.tables_as_json(),
         "last_pass": {"changes": len(left.changes), "foreign": list(left.foreign)},
         "problems": ["agent: not running", *(f"differs: {change}" for change in left.changes)],
         "recent": [],
     }
+
+
+def _speaker(identity: Identity, cluster: Cluster) -> dict[str, Any]:
+    if cluster.bgp.speaker != "exabgp":
+        return {"route_table": cluster.bgp.table}
+    return bgp.report(identity.paths)
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
@@ -57,6 +67,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         since = f" for {_ago(leaving['since'])}" if leaving["since"] else ""
         lines.append(f"leaving{since}: {leaving['phase']}, {leaving['waits_for']}")
     lines += [f"{v['kind']} {v['name']}: {v['state']}  # {v['reason']}" for v in found["verdicts"]]
+    if "route_table" in found:
+        lines.append(elsewhere.line(found))
     lines += bgp.lines(found)
     lines += [f"table {service}: {_table(table)}" for service, table in found.get("tables", {}).items()]
     if counted := found.get("second_chance"):

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Address
 
 from lbnode.config.draft import FAMILIES, Draft, DraftNode, DraftService
+from lbnode.config.mistakes import listed
 from lbnode.config.model import IPAddress
 from lbnode.config.positions import Path
-from lbnode.config.values import listed
 from lbnode.config.words import Finding
 
 Said = tuple[str, int]

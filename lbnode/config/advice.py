@@ -6,8 +6,8 @@ Few, and each says what will happen. `lbnode check` prints them; `plan`, `apply`
 from collections.abc import Iterator, Mapping
 
 from lbnode.config import peering_advice
+from lbnode.config.mistakes import listed
 from lbnode.config.model import Cluster, Node, Service
-from lbnode.config.values import listed
 from lbnode.maglev import MH_FALLBACK, MH_PORT, SLOTS, turns
 from lbnode.roles.next_hops import MEND, too_many
 

@@ -6,8 +6,10 @@ from pydantic import Field
 
 from lbnode.config.communities import Community, LargeCommunity
 from lbnode.config.frozen import Model
+from lbnode.config.inorder import InOrder
 from lbnode.config.leaving import Damping, DeadMan, Leaving
-from lbnode.config.values import Asn, Between, FilePath, Flag, InOrder, Interface, IPAddress, Name, Named, Prefix
+from lbnode.config.numbers import Between
+from lbnode.config.values import Asn, FilePath, Flag, Interface, IPAddress, Name, Named, Prefix
 
 Number = Annotated[int, Between(0, 4294967295)]
 HoldTime = Annotated[int, Between(3, 65535)]

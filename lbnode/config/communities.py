@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from lbnode.config.values import Mistake, shown
+from lbnode.config.mistakes import Mistake, shown
 
 WELL_KNOWN = {
     "graceful-shutdown": "65535:0",  # RFC 8326

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from lbnode.config import addresses, balancing, dnscheck, httpchecks, peering, services, speaking
 from lbnode.config.draft import Draft, DraftNode, DraftPool
+from lbnode.config.mistakes import listed
 from lbnode.config.model import Cluster
 from lbnode.config.positions import Path
-from lbnode.config.values import listed
 from lbnode.config.words import Finding, Suggestions, repeated
 
 V = TypeVar("V")

@@ -11,18 +11,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from lbnode.config.frozen import Model
-from lbnode.config.values import (
-    Between,
-    InOrder,
-    Ipv4,
-    Ipv6,
-    Mistake,
-    Name,
-    Streak,
-    UriPath,
-    in_order,
-    shown,
-)
+from lbnode.config.inorder import InOrder, in_order
+from lbnode.config.mistakes import Mistake, shown
+from lbnode.config.numbers import Between
+from lbnode.config.values import Ipv4, Ipv6, Name, Streak, UriPath
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 ZONE_PATTERN = rf"{LABEL}(\.{LABEL})*"

@@ -11,7 +11,8 @@ from lbnode.config.positions import Path
 from lbnode.config.words import Finding, Suggestions, repeated
 
 if TYPE_CHECKING:
-    from lbnode.config.draft import Draft, DraftService, Section, Sound
+    from lbnode.config.draft import Draft, DraftService
+    from lbnode.config.sound import Section, Sound
 
 FAMILIES = ("ipv4", "ipv6")
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lbnode.config.frozen import Model
+from lbnode.config.numbers import Between
 from lbnode.config.values import (
-    Between,
     Directive,
     DnsName,
     FilePath,

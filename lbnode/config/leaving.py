@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lbnode.config.frozen import Model
-from lbnode.config.values import Between
+from lbnode.config.numbers import Between
 
 Number = Annotated[int, Between(0, 4294967295)]
 

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from lbnode.config import crosscheck, positions
-from lbnode.config.draft import draft
+from lbnode.config.drafting import draft
 from lbnode.config.model import Cluster
 from lbnode.config.positions import Document
 from lbnode.config.words import Faults, Finding, Suggestions, faults, subject

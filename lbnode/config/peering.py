@@ -8,10 +8,11 @@ from ipaddress import ip_network
 
 from lbnode.bgp.guard import Guard
 from lbnode.config.addresses import unfit
-from lbnode.config.draft import Draft, DraftNode, DraftPeer, DraftService, Section
+from lbnode.config.draft import Draft, DraftNode, DraftPeer, DraftService
+from lbnode.config.mistakes import listed
 from lbnode.config.model import IPAddress
 from lbnode.config.positions import Path
-from lbnode.config.values import listed
+from lbnode.config.sound import Section
 from lbnode.config.words import Finding, Suggestions, repeated
 
 SINGLE = ("next_hop", "med", "local_preference", "prepend")

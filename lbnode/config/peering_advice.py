@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from lbnode.config.communities import WELL_KNOWN
+from lbnode.config.mistakes import listed
 from lbnode.config.model import Attributes, Cluster
-from lbnode.config.values import listed
 
 RESERVED_ASNS = {23456: "RFC 6793", 65535: "RFC 7300", 4294967295: "RFC 7300"}
 SURPRISING = {

@@ -14,9 +14,9 @@ from pydantic.fields import FieldInfo
 from lbnode.config.communities import Community, LargeCommunity
 from lbnode.config.dns import Zone
 from lbnode.config.frozen import Model
+from lbnode.config.numbers import Between
 from lbnode.config.positions import Path
 from lbnode.config.values import (
-    Between,
     Directive,
     DnsName,
     FilePath,

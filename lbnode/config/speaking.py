@@ -11,7 +11,8 @@ from lbnode.config.words import Finding
 from lbnode.resources import LOCAL_TABLE
 
 if TYPE_CHECKING:
-    from lbnode.config.draft import Draft, Sound
+    from lbnode.config.draft import Draft
+    from lbnode.config.sound import Sound
 
 LISTS: tuple[Path, ...] = (("bgp", "peers"), ("bgp", "unnumbered"))
 

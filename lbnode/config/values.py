@@ -6,22 +6,16 @@ that code and tests can build models directly.
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    WithJsonSchema,
-)
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+
+from lbnode.config.inorder import in_order
+from lbnode.config.mistakes import Mistake, shown
+from lbnode.config.numbers import Between
 
 V = TypeVar("V")
-Number = TypeVar("Number", int, float)
 
 NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 PATH_PATTERN = r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]*"
@@ -41,65 +35,6 @@ SECTION_WORDS = (
 NAME_RULE = "use 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit"
 PATH_RULE = "use an absolute path of URL characters, such as /health"
 FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-
-
-class Mistake(ValueError):
-    """What is wrong with one value, and how to mend it."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
-class WrongNumber(Mistake):
-    """Not a number, or out of range; the message begins with the value and wants the key's name before it."""
-
-
-def shown(value: object) -> str:
-    """A value for a message: quoted, on one line, at most some 60 characters; lists and mappings by their kind."""
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list | tuple):
-        return "a list"
-    if value is None:
-        return "nothing"
-    text = str(value)
-    return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-@dataclass(frozen=True)
-class Between:
-    """Annotates int and float: the value lies between `low` and `high`, both included."""
-
-    low: float
-    high: float
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        check = self.whole if source is int else self.decimal
-        return core_schema.no_info_before_validator_function(check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(schema), "minimum": self.low, "maximum": self.high}
-
-    def whole(self, value: object) -> int:
-        # No octal 010, no sexagesimal 1:20, no 1_000: YAML 1.1 gives each of them a meaning that surprises.
-        if isinstance(value, str) and re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,18})", value):
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise WrongNumber(f"{shown(value)} is not a whole number", "use decimal digits, without a leading 0")
-        return self.inside(value)
-
-    def decimal(self, value: object) -> float:
-        if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]{1,19}(\.[0-9]{1,19})?", value):
-            value = float(value)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise WrongNumber(f"{shown(value)} is not a number", "write it as 2 or 0.5")
-        return self.inside(float(value))
-
-    def inside(self, number: Number) -> Number:
-        if not self.low <= number <= self.high:
-            raise WrongNumber(f"{number:.15g} is not between {self.low:.15g} and {self.high:.15g}")
-        return number
 
 
 def _name(value: str) -> str:
@@ -255,33 +190,6 @@ def _directive(value: object) -> str:
     return value
 
 
-class InOrder(dict[str, V]):
-    """A frozen mapping that remembers and compares the order of the file, which is the canonical order of
-    destinations. Hashable when its values are."""
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("cannot change the cluster: it is frozen")
-
-    __setitem__ = __delitem__ = __ior__ = update = _refuse
-    pop = popitem = clear = setdefault = _refuse
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, dict) and list(self.items()) == list(other.items())
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(self.items()))
-
-    def __reduce__(self) -> tuple[type, tuple[dict[str, V]]]:
-        return type(self), (dict(self),)
-
-
-def in_order(value: dict[str, V]) -> InOrder[V]:
-    return InOrder(value)
-
-
 IPAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 Ipv4 = Annotated[IPv4Address, BeforeValidator(_ipv4)]
 Ipv6 = Annotated[IPv6Address, BeforeValidator(_ipv6)]
@@ -308,10 +216,3 @@ Asn = Annotated[int, Between(1, 4294967295)]
 Idle = Annotated[int, Between(1, 604800)]
 Streak = Annotated[int, Between(1, 100)]
 Named = Annotated[dict[Name, V], AfterValidator(in_order)]
-
-
-def listed(words: Iterable[str], most: int = 3) -> str:
-    """`'a', 'b', 'c' and 4 more`."""
-    items = list(words)
-    text = ", ".join(f"'{item}'" for item in items[:most])
-    return text if len(items) <= most else f"{text} and {len(items) - most} more"

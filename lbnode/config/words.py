@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from lbnode.config.mistakes import Mistake, WrongNumber, shown
 from lbnode.config.model import Cluster, Model
 from lbnode.config.positions import Path
-from lbnode.config.values import Mistake, WrongNumber, shown
 
 NAMED: dict[Path, str] = {
     ("nodes",): "node",

@@ -6,9 +6,10 @@ lbnode supervises nothing: systemd, or the lab, runs `command()`; reloads go thr
 
 import json
 import re
+import shutil
 import subprocess
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
 from ssl import PEM_cert_to_DER_cert
@@ -24,14 +25,25 @@ from lbnode.roles.inputs import ProxyFacts
 CHECK_TIMEOUT_S = 60.0
 """Checking 10,000 servers in one backend takes 0.3 s; only a name that does not resolve takes long."""
 
+NOT_INSTALLED = "cannot run haproxy: it is not installed (apt install haproxy)"
+
 _BOILERPLATE = ("Error(s) found in configuration file", "Fatal errors found in configuration")
 _LEVEL = re.compile(r"\[(ALERT|WARNING|NOTICE)\]\s*(?:\S+\s*)?\(\d+\)\s*:\s*(?:config\s*:\s*)*(.*)")
 
 
-@cache
 def version() -> tuple[int, int]:
-    """(major, minor) of the haproxy on PATH. Raises Missing when there is none."""
-    said = _run(["haproxy", "-v"]).stdout
+    """(major, minor) of the haproxy on PATH, which is asked once and again when it is another file: an agent outlives
+    an upgrade. Raises Missing when there is none."""
+    found = shutil.which("haproxy")
+    if found is None:
+        raise Missing(NOT_INSTALLED)
+    file = Path(found).stat()
+    return _version_of(found, file.st_ino, file.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _version_of(path: str, _inode: int, _modified_ns: int) -> tuple[int, int]:
+    said = _run([path, "-v"]).stdout
     match = re.search(r"version (\d+)\.(\d+)", said)
     if match is None:
         raise LbnodeError(f"cannot read HAProxy's version from {said.strip()!r}")
@@ -115,6 +127,6 @@ def _run(argv: list[str]) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(argv, capture_output=True, text=True, timeout=CHECK_TIMEOUT_S, check=False)
     except FileNotFoundError as error:
-        raise Missing("cannot run haproxy: it is not installed (apt install haproxy)") from error
+        raise Missing(NOT_INSTALLED) from error
     except subprocess.TimeoutExpired as error:
         raise LbnodeError(f"cannot run {' '.join(argv)}: no answer in {CHECK_TIMEOUT_S:.0f} s") from error

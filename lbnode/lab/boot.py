@@ -16,7 +16,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -261,7 +262,7 @@ def _one_of(processors: Sequence[int]) -> tuple[set[int], socket.socket | None]:
     return {processors[os.getpid() % len(processors)]}, None
 
 
-def _child_setup(processors: Set[int]) -> Callable[[], None]:
+def _child_setup(processors: AbstractSet[int]) -> Callable[[], None]:
     """What the child does before it becomes the guest: dies with us, and may open many files (it keeps them)."""
     libc = ctypes.CDLL(None, use_errno=True)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -21,6 +21,7 @@ FABRIC = "fabric"
 RUN = Path("/run/lab")
 """Inside a node: what the lab's own programs keep there."""
 BIRD_CONF, BIRD_SOCKET = RUN / "bird.conf", RUN / "bird.ctl"
+BIRDC_LOOKS = Path("/run/bird/bird.ctl")
 FRR_CONF = RUN / "frr.conf"
 WEB_CONF = RUN / "web.conf"
 DNS_FILES = RUN / "gdnsd"
@@ -136,6 +137,7 @@ def _write_files(lab: Lab) -> None:
                 node.write(CLUSTER_FILE, cluster)
             if machine.bird:
                 node.write(BIRD_CONF, routing.config(sources, machine.bird, lab.topology, name, RUN))
+                node.call(_link_bird)
             if machine.frr:
                 frr.prepare(node)
                 node.write(FRR_CONF, frr.readable(routing.config(sources, machine.frr, lab.topology, name, RUN)))
@@ -146,3 +148,9 @@ def _write_files(lab: Lab) -> None:
                     node.write(path, text)
         except LbnodeError as error:
             raise LabError(str(error)) from error
+
+
+def _link_bird() -> None:
+    """BIRD's socket is also where `birdc` looks for it."""
+    BIRDC_LOOKS.parent.mkdir(exist_ok=True)
+    BIRDC_LOOKS.symlink_to(BIRD_SOCKET)

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 
 import pytest
 
+from lbnode.agent.haste import Haste
+from lbnode.agent.journal import Journal
 from lbnode.bgp.table import TableDriver, announced
+from lbnode.maintenance.state import parse
 from lbnode.net.links import LinkDriver
 from lbnode.plan import Plan, diff
 from lbnode.resources import ANNOUNCE_LINK, SECOND_CHOICE, AnnouncedRoute, Link, Row
+from lbnode.roles.inputs import Desired
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
@@ -72,6 +76,27 @@ def test_what_a_speaker_sees_when_a_route_changes_has_no_gap():
         kinds = [int.from_bytes(watch.recv(4096)[4:6], "little") for _ in range(4)]
     assert kinds == [24, 25, 24, 25], "for each family first the new route, then the end of the old one"
     assert table() == [SHOWN4.replace("100", "200").replace("198.51.200", "198.51.100"), SHOWN6.replace("100", "200")]
+
+
+def test_what_people_order_is_in_the_table_before_the_pass():
+    """The routes alone; and none that was not there, when all was not well before."""
+    journal, drivers = Journal(), (LinkDriver(), TableDriver())
+    haste = Haste(drivers, journal)
+    link = Link(ANNOUNCE_LINK, "vrf", table=78)
+
+    def order(words: str, routes: Sequence[Row], whole: bool = True) -> list[str]:
+        haste.tell_peers(parse(words), Desired((link, *routes)), whole)
+        return table()
+
+    run(WANTED)
+    assert order("drain", LEFT) == [SHOWN4.replace("metric 100", "metric 200"), SHOWN6.replace("100", "200")]
+    assert order("maint", ()) == []
+    assert order("ready", WANTED, whole=False) == []
+    assert order("drain", ()) == []
+    assert order("ready", WANTED) == [SHOWN4, SHOWN6]
+    assert ip("link", "show", "type", "vrf") == ""
+    changes = [item["change"] for item in journal.as_json()["recent"]]
+    assert len(changes) == 6, changes
 
 
 def test_what_others_made_is_told_and_stays():

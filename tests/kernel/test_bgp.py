@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from bgp_site import LATER4, NODE4, ROUTE4, ROUTE6, ROUTER, ROUTER4, ROUTER6, VIP4, VIP6, Site, served, site
+from bgp_site import LATER4, NODE4, NODE6, ROUTE4, ROUTE6, ROUTER, ROUTER4, ROUTER6, VIP4, VIP6, Site, served, site
 
 from lbnode.bgp import exabgp
 from lbnode.bgp.driver import START_IT, peers
@@ -30,6 +30,18 @@ def test_what_is_wanted_reaches_the_router_and_leaves_it(served: Site) -> None:
     served.wait_routes((VIP6, "one6"))
     assert served.want(running) == []
     served.wait_routes()
+
+
+def test_many_prefixes_that_are_told_together_reach_the_router_each_with_its_attributes(served: Site) -> None:
+    running = served.configure(ROUTER4, ROUTER6)
+    many = [Announcement(f"198.51.100.{last}/32", ROUTER4, NODE4, med=last // 20) for last in range(50)]
+    many += [Announcement(f"2001:db8:100::{last:x}/128", ROUTER6, NODE6, med=7) for last in range(1, 30)]
+    assert served.want(running, *many) == []
+    protocols = {ROUTER4: "one4", ROUTER6: "one6"}
+    expected = {(row.prefix, protocols[row.peer]): f"{row.next_hop} {row.med}" for row in many}
+    wait_until(lambda: served.routes() == expected, 5, "all of them")
+    assert served.want(running, *many[1::3]) == []
+    served.wait_routes(*((row.prefix, protocols[row.peer]) for row in many[1::3]))
 
 
 def test_exabgp_that_comes_back_announces_the_same_without_anybodys_help(served: Site) -> None:

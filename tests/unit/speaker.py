@@ -1,4 +1,7 @@
-"""What ExaBGP is to its relay: the other end of a pipe. The relay is the real one, in a process of its own."""
+"""What ExaBGP is to its relay: the other end of a pipe. The relay is the real one, in a process of its own.
+
+And what tests of the relay share: the driver, and one pass of apply by it.
+"""
 
 import contextlib
 import json
@@ -6,15 +9,41 @@ import subprocess
 import threading
 from ipaddress import ip_network
 
+import pytest
+
 from lbnode.bgp import exabgp
+from lbnode.bgp.driver import ExabgpDriver
 from lbnode.bgp.guard import Guard
 from lbnode.paths import Paths
+from lbnode.plan import diff
+from lbnode.resources import Announcement, Running
+
+ONE = "192.0.2.1"
+FIRST = Announcement("198.51.100.1/32", ONE, "192.0.2.11")
+RUNS = Running("exabgp", "c1")
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return Paths(tmp_path / "etc", tmp_path / "run")
+
+
+@pytest.fixture
+def driver(paths):
+    return ExabgpDriver(paths, wait_s=10)
+
+
+def want(driver, *rows):
+    """One pass of apply; returns what failed."""
+    plan = diff(driver.observe(rows).rows, rows)
+    return [result.error for result in driver.apply(plan.changes) if result.error]
 
 
 class Speaker:
     """Starts the relay and answers it as ExaBGP does; `routes` is what it would announce: (peer, prefix) -> command.
 
-    `lost_reloads`: so many reloads are answered and forgotten. `hold`: while it is taken, nothing is answered.
+    `lost_reloads`: so many reloads are answered and forgotten. `hold`: while it is taken, nothing is answered. `bad`: a
+    prefix that it refuses.
     """
 
     def __init__(self, paths: Paths, peers: dict[str, str], digest: str = "c1") -> None:
@@ -23,6 +52,7 @@ class Speaker:
         self.routes: dict[tuple[str, str], str] = {}
         self.commands: list[str] = []
         self.lost_reloads = 0
+        self.bad = ""
         self.restarts = False
         self.hold = threading.Lock()
         self.relay: subprocess.Popen[str] | None = None
@@ -88,18 +118,32 @@ class Speaker:
                 self.say(*(f"{peer} 65000 0:00:03 {state} 1 1" for peer, state in self.peers.items()))
             case ["show", "adj-rib", "out"]:
                 self.say(*(f"{p} ipv4 unicast {prefix} next-hop 192.0.2.11" for p, prefix in self.routes))
-            case ["neighbor", peer, "announce", "route", prefix, *_] if peer in self.peers:
-                self.routes[peer, prefix] = " ".join(command)
-            case ["neighbor", peer, "withdraw", "route", prefix]:
-                self.routes.pop((peer, prefix), None)
-            case ["neighbor", _, "announce", "eor", "ipv4", "unicast"]:
-                pass
+            case ["neighbor", peer, *_] if peer in self.peers:
+                return self._told(command)
             case ["reload"]:
                 self.say("reload in progress")
                 if self.lost_reloads:
                     self.lost_reloads -= 1
                 else:
                     self.digest = self.next_digest
+            case _:
+                return "error"
+        return "done"
+
+    def _told(self, command: list[str]) -> str:
+        match command:
+            case ["neighbor", peer, "announce", "route", prefix, *_] if prefix != self.bad:
+                self.routes[peer, prefix] = " ".join(command)
+            case ["neighbor", peer, "withdraw", "route", prefix]:
+                self.routes.pop((peer, prefix), None)
+            case ["neighbor", peer, verb, "attributes", *rest] if self.bad not in rest:
+                at = rest.index("nlri")
+                for prefix in rest[at + 1 :]:
+                    self.routes.pop((peer, prefix), None)
+                    if verb == "announce":
+                        self.routes[peer, prefix] = " ".join(["neighbor", peer, "announce route", prefix, *rest[:at]])
+            case ["neighbor", _, "announce", "eor", "ipv4", "unicast"]:
+                pass
             case _:
                 return "error"
         return "done"

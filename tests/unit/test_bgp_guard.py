@@ -7,27 +7,24 @@ from ipaddress import ip_network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from speaker import Speaker
+from speaker import FIRST, ONE, RUNS, Speaker, driver, paths, want
 
-from lbnode.bgp.driver import ExabgpDriver, peers
+from lbnode.bgp.driver import peers
 from lbnode.bgp.guard import Guard
 from lbnode.bgp.told import read_told
 from lbnode.config.load import parse
 from lbnode.config.model import Bgp
 from lbnode.health.state import Health
 from lbnode.lab.wait import wait_until
-from lbnode.paths import Paths
-from lbnode.plan import diff
-from lbnode.resources import Announcement, File, Running
+from lbnode.resources import Announcement, File
 from lbnode.roles import desired
 from lbnode.roles.inputs import Inputs
 from lbnode.roles.own_check import own_checks
 from lbnode.templates import load
 
-ONE = "192.0.2.1"
-FIRST = Announcement("198.51.100.1/32", ONE, "192.0.2.11")
+__all__ = ["driver", "paths"]
+
 STRAY = Announcement("203.0.113.9/32", ONE, "192.0.2.11")
-RUNS = Running("exabgp", "c1")
 
 
 def network(number, length):
@@ -85,25 +82,10 @@ def test_a_role_announces_nothing_outside_of_the_list():
 
 
 @pytest.fixture
-def paths(tmp_path):
-    return Paths(tmp_path / "etc", tmp_path / "run")
-
-
-@pytest.fixture
 def speaker(paths):
     speaker = Speaker(paths, {ONE: "established"})
     yield speaker
     speaker.stop()
-
-
-@pytest.fixture
-def driver(paths):
-    return ExabgpDriver(paths, wait_s=10)
-
-
-def want(driver, *rows):
-    plan = diff(driver.observe(rows).rows, rows)
-    return [result.error for result in driver.apply(plan.changes) if result.error]
 
 
 def test_the_relay_refuses_what_is_outside_and_says_so(paths, speaker, driver):

@@ -10,11 +10,12 @@ from lbnode.bgp import exabgp
 from lbnode.bgp.passwords import RULE, read
 from lbnode.cli import run
 from lbnode.config.load import load
+from lbnode.decisions import Decisions
 from lbnode.errors import ConfigError
 from lbnode.files import FileDriver
 from lbnode.health.state import Health
 from lbnode.maintenance.state import READY
-from lbnode.node import Decisions, Identity
+from lbnode.node import Identity
 from lbnode.paths import Paths
 from lbnode.plan import diff
 from lbnode.resources import File

@@ -3,25 +3,19 @@
 import json
 
 import pytest
-from speaker import Speaker
+from speaker import FIRST, ONE, RUNS, Speaker, driver, paths, want
 
 from lbnode.bgp.driver import ExabgpDriver, peers
 from lbnode.bgp.told import read_told
 from lbnode.bgp.words import LOCK
 from lbnode.lab.wait import wait_until
-from lbnode.paths import Paths
 from lbnode.plan import diff
 from lbnode.resources import Announcement, Running
 
-ONE, TWO = "192.0.2.1", "192.0.2.2"
-FIRST = Announcement("198.51.100.1/32", ONE, "192.0.2.11")
+__all__ = ["driver", "paths"]
+
+TWO = "192.0.2.2"
 SECOND = Announcement("198.51.100.2/32", ONE, "192.0.2.11", 100, ("65535:0",))
-RUNS = Running("exabgp", "c1")
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return Paths(tmp_path / "etc", tmp_path / "run")
 
 
 @pytest.fixture
@@ -29,17 +23,6 @@ def speaker(paths):
     speaker = Speaker(paths, {ONE: "established", TWO: "active"})
     yield speaker
     speaker.stop()
-
-
-@pytest.fixture
-def driver(paths):
-    return ExabgpDriver(paths, wait_s=10)
-
-
-def want(driver, *rows):
-    """One pass of apply; returns what failed."""
-    plan = diff(driver.observe(rows).rows, rows)
-    return [result.error for result in driver.apply(plan.changes) if result.error]
 
 
 def left(driver, *rows):
@@ -90,6 +73,22 @@ def test_many_routes_are_told_without_waiting_for_each(speaker, driver):
     rows = [Announcement(f"198.51.{i // 256}.{i % 256}/32", ONE, "192.0.2.11") for i in range(500)]
     assert want(driver, RUNS, *rows) == []
     assert len(speaker.routes) == 500
+    assert len(speaker.commands) < 50
+    assert want(driver, RUNS) == []
+    assert speaker.routes == {}
+
+
+def test_of_prefixes_that_are_told_together_only_the_bad_one_is_refused(speaker, driver):
+    rows = [Announcement(f"198.51.100.{i}/32", ONE, "192.0.2.11") for i in range(50)]
+    speaker.bad = rows[7].prefix
+    speaker.start()
+    said = f"cannot announce {speaker.bad} to {ONE}: ExaBGP refused it: see its log"
+    assert want(driver, RUNS, *rows) == [said]
+    assert len(speaker.routes) == 49
+    assert want(driver, RUNS, *rows) == [said]
+    speaker.bad = ""
+    assert want(driver, RUNS, *rows) == []
+    assert len(speaker.routes) == 50
 
 
 def test_orders_for_an_exabgp_that_does_not_run_are_errors_and_stay(paths, speaker):
@@ -99,8 +98,8 @@ def test_orders_for_an_exabgp_that_does_not_run_are_errors_and_stay(paths, speak
         "cannot announce 198.51.100.1/32 to 192.0.2.1: ExaBGP is not running; it will announce it when it starts",
     ]
     speaker.start()
-    wait_until(lambda: speaker.routes, 10, "the order to be followed")
-    assert left(driver, RUNS, FIRST) == ()
+    wait_until(lambda: left(driver, RUNS, FIRST) == (), 10, "the order to be followed")
+    assert list(speaker.routes) == [(ONE, FIRST.prefix)]
 
 
 def test_orders_that_nobody_wants_any_more_go_while_exabgp_does_not_run(paths):

@@ -66,8 +66,25 @@ def test_the_command_of_a_route_with_everything():
     }
     start = "neighbor 192.0.2.1 announce route 198.51.100.1/32 next-hop 192.0.2.11 med 100 local-preference 50"
     rest = "community [65535:0 65010:7] large-community [65010:1:2]"
-    assert words.announce(route, words.Neighbor(65010, 65000)) == f"{start} as-path [ 65010 65010 65010 ] {rest}"
-    assert words.announce(route, words.Neighbor(65010, 65010)) == f"{start} as-path [ 65010 65010 ] {rest}"
+    for asn, path in ((65000, "65010 65010 65010"), (65010, "65010 65010")):
+        (step,) = words.difference({}, {KEY: route}, {"192.0.2.1": words.Neighbor(65010, asn)})
+        assert step.command == f"{start} as-path [ {path} ] {rest}"
+
+
+def test_prefixes_with_the_same_attributes_are_told_together():
+    every = [(peer, f"198.51.100.{i}/32") for peer in ("192.0.2.1", "192.0.2.2") for i in range(25)]
+    wanted = {key: {**ROUTE, "peer": key[0], "prefix": key[1]} for key in every}
+    wanted[every[3]]["med"] = 7
+    steps = words.difference({}, wanted, EBGP, refused=[every[0]], alone=[every[1]])
+    assert steps[0].command == "neighbor 192.0.2.1 announce route 198.51.100.1/32 next-hop 192.0.2.11"
+    assert [len(step.routes) for step in steps] == [1, 20, 2, 1, 20, 5]
+    told = {key: route for step in steps for key, route in step.routes.items()}
+    assert told == {key: wanted[key] for key in every[1:]}
+    prefixes = " ".join(prefix for _, prefix in list(steps[2].routes))
+    assert steps[2].command == f"neighbor 192.0.2.1 announce attributes next-hop 192.0.2.11 nlri {prefixes}"
+    back = words.difference(wanted, {}, EBGP)
+    assert back[1].command.startswith("neighbor 192.0.2.1 withdraw attributes next-hop 192.0.2.11 nlri 198.51.100.")
+    assert dict.fromkeys(every) == {key: route for step in back for key, route in step.routes.items()}
 
 
 def test_withdrawals_come_before_announcements():
@@ -81,7 +98,7 @@ def test_withdrawals_come_before_announcements():
 
 def test_a_route_with_other_attributes_is_announced_anew_and_not_withdrawn():
     changed = {**ROUTE, "med": 5}
-    assert [step.route for step in words.difference({KEY: ROUTE}, {KEY: changed}, EBGP)] == [changed]
+    assert [step.routes for step in words.difference({KEY: ROUTE}, {KEY: changed}, EBGP)] == [{KEY: changed}]
 
 
 ROUTES = st.dictionaries(
@@ -93,10 +110,11 @@ ROUTES = st.dictionaries(
 @given(ROUTES, ROUTES)
 def test_the_difference_leads_from_one_to_the_other(told, wanted):
     for step in words.difference(told, wanted, EBGP):
-        if step.route is None:
-            del told[step.key]
-        else:
-            told[step.key] = step.route
+        for key, route in step.routes.items():
+            if route is None:
+                del told[key]
+            else:
+                told[key] = route
     assert told == wanted
     assert words.difference(told, wanted, EBGP) == []
 
@@ -126,7 +144,7 @@ def test_routes_are_read_as_5_0_and_as_4_2_write_them():
     ]
     assert words.routes_from(lines) == expected
     assert words.routes_from([f"neighbor {line}" for line in lines]) == expected
-    assert words.difference(words.routes_from(lines), {KEY: ROUTE}, EBGP)[1].route == ROUTE
+    assert words.difference(words.routes_from(lines), {KEY: ROUTE}, EBGP)[1].routes == {KEY: ROUTE}
 
 
 def test_peers_are_up_when_established():

@@ -73,7 +73,7 @@ pools:
     nodes: [s1]
     port: {secure_web}
     tls: {{enabled: true, ca: {folder}/ca.pem, host: www.example.com}}
-    check: {{type: tcp}}
+    check: {{type: tcp, interval_s: 5, fall: 3}}
   doubtful:
     nodes: [s1]
     port: {secure_web}
@@ -133,7 +133,8 @@ def cluster(ports: Mapping[str, int], node: Node, folder: Path) -> Cluster:
         service["vips"] = ["127.0.0.1"]
     for pool in found["pools"].values():
         pool["agent_check"] = False
-        pool.setdefault("check", {}).update(interval_s=0.1, rise=1, fall=3)
+        # A check has no longer than its interval to connect, with TLS the handshake included.
+        pool["check"] = {"interval_s": 0.1, "rise": 1, "fall": 3, **pool.get("check", {})}
     return Cluster.model_validate(
         {
             "bgp": {"local_asn": 65000, "peers": {"r1": {"address": "192.0.2.1", "asn": 65001}}},

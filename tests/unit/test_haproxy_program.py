@@ -14,10 +14,30 @@ def test_the_installed_version_is_read() -> None:
     assert (2, 4) <= program.version() < (9, 0)
 
 
+def test_another_program_on_the_path_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As an upgrade puts it there: by a rename."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    asked = tmp_path / "asked"
+
+    def install(number: str) -> None:
+        script = tmp_path / "new"
+        script.write_text(f"#!/bin/sh\necho once >> {asked}\necho HAProxy version {number}\n")
+        script.chmod(0o755)
+        script.rename(tmp_path / "haproxy")
+
+    install("2.6.12")
+    assert [program.version(), program.version()] == [(2, 6), (2, 6)]
+    install("3.0.5")
+    assert [program.version(), program.version()] == [(3, 0), (3, 0)]
+    assert asked.read_text() == "once\n" * 2
+
+
 def test_without_haproxy_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Missing, match="cannot run haproxy: it is not installed"):
         program.check(tmp_path / "haproxy.cfg")
+    with pytest.raises(Missing, match="cannot run haproxy: it is not installed"):
+        program.version()
 
 
 def test_a_good_file_is_accepted_although_its_address_is_not_here(tmp_path: Path) -> None:

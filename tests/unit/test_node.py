@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from cluster import small
 
+from lbnode.decisions import same
 from lbnode.health.state import Health
 from lbnode.maintenance.state import parse
-from lbnode.node import same
 from lbnode.roles.inputs import Inputs
 from lbnode.roles.prober import Prober
 from lbnode.templates import load

@@ -39,6 +39,9 @@ def tables(stage: Stage) -> None:
     known = preferences(stage)
     expect(known == dict.fromkeys(BOTH, USUAL), f"both servers, with preference {USUAL}, in the table of {EDGE}", known)
     stage.report.found(f"{EDGE}: {_words(known)}, both used; {ISP}: by {EDGE}")
+    status, peer = stage.lbnode(FIRST, "status").out, stage.lab.topology.machines[EDGE].addresses(4)[1]
+    wanted = ("bgp: BIRD announces what stands in table", f"peer {peer}: up")
+    expect(all(words in status for words in wanted), f"status of {FIRST} shows BIRD's session with {EDGE}", status)
 
 
 def address(stage: Stage) -> None:

@@ -120,6 +120,8 @@ def next_hops(stage: Stage) -> None:
     doctor = stage.lbnode(server, "doctor", "--role", "backend").out
     wanted = ("bgp speaker: FRR runs", f"announced: {len(stage.vips)} of {len(stage.vips)} VIPs")
     expect(all(words in doctor for words in wanted), f"doctor finds all announced on {server}", doctor)
+    status, wanted = stage.lbnode(server, "status").out, ("bgp: FRR announces", f"peer {cable(stage, server)}: up")
+    expect(all(words in status for words in wanted), f"status of {server} shows FRR's session", status)
 
 
 def spread(stage: Stage) -> None:

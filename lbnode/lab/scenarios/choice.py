@@ -1,8 +1,7 @@
 """The scenarios there are, by the name of their topology; each is imported only when it is asked for."""
 
-import importlib
-
 from lbnode.lab.errors import LabError
+from lbnode.lab.imported import imported
 from lbnode.lab.scenarios.scenario import Scenario
 
 SCENARIOS = {
@@ -19,6 +18,5 @@ def scenario_of(topology: str) -> Scenario:
     where = SCENARIOS.get(topology)
     if where is None:
         raise LabError(f"cannot run {topology}: it has no scenario, but `lbnode lab up` brings it up")
-    module, _, name = where.partition(":")
-    found: Scenario = getattr(importlib.import_module(module), name)
+    found: Scenario = imported(where)
     return found

@@ -3,7 +3,7 @@ was not there."""
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -65,14 +65,11 @@ def gaps(changes: Sequence[Change], began: float, ended: float, ways: int) -> Ga
 class Eyes:
     """A context manager: looks every LOOK_S, in a thread of its own, at the ways through some machines."""
 
-    def __init__(
-        self, network: Network, hops: Sequence[str] | None = None, routers: Sequence[str] | None = None
-    ) -> None:
-        """`hops`: addresses; ways by others do not count. `routers`: these only."""
-        names = network.routes if routers is None else routers
-        self._tables = {name: Routes(network.node(name)) for name in names}
-        self._hops = None if hops is None else frozenset(hops)
-        self.before = self._look()
+    def __init__(self, network: Network, hops: Collection[str] = (), routers: Collection[str] = ()) -> None:
+        """`hops`, `routers`: ways by these addresses, and those of these routers, are looked at; no others."""
+        self._hops, self._routers = frozenset(hops), frozenset(routers)
+        self.before = self._chosen(network.all_routes())
+        self._tables = {name: Routes(network.node(name)) for name in {router for router, _, _ in self.before}}
         self.began = time.monotonic()
         self._changes = [Change(self.began, 0)]
         self._end = threading.Event()
@@ -110,10 +107,13 @@ class Eyes:
                 self._changes.append(Change(time.monotonic(), missing))
 
     def _look(self) -> frozenset[Way]:
+        return self._chosen({name: table.gateways(4) | table.gateways(6) for name, table in self._tables.items()})
+
+    def _chosen(self, routes: Mapping[str, Mapping[str, frozenset[str]]]) -> frozenset[Way]:
         return frozenset(
             (name, vip, hop)
-            for name, table in self._tables.items()
-            for vip, hops in (table.gateways(4) | table.gateways(6)).items()
+            for name, vips in routes.items()
+            for vip, hops in vips.items()
             for hop in hops
-            if self._hops is None or hop in self._hops
+            if hop in self._hops or name in self._routers
         )

@@ -2,8 +2,7 @@
 
                             SIGKILL    SIGSTOP    SIGTERM    ten crashes
     agent
-    relay
-    ExaBGP
+    relay and ExaBGP, or the daemons of BIRD or FRR
     router (its daemon)
 
 Each cell is one experiment on a network that stands: flows that last and short requests run, something is done to one
@@ -13,7 +12,7 @@ program, the supervisor starts it again as systemd would, and the routers' kerne
 import json
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,12 +21,12 @@ from typing import Any
 from lbnode.bgp import heartbeat
 from lbnode.lab import programs
 from lbnode.lab.build import CLUSTER_FILE, build, load
-from lbnode.lab.clients.crowd import Crowd, mix
-from lbnode.lab.errors import LabError
-from lbnode.lab.programs import AGENT, BIRD, EXABGP, PATHS
+from lbnode.lab.clients.crowd import Crowd, mix, pairs
+from lbnode.lab.programs import AGENT, PATHS
 from lbnode.lab.scenarios.eyes import Eyes, Gaps
-from lbnode.lab.scenarios.report import Report
+from lbnode.lab.scenarios.report import Report, expect
 from lbnode.lab.scenarios.stage import Stage
+from lbnode.lab.scenarios.victims import RELAY, ROUTER, Victim, leading_to, victims
 from lbnode.lab.supervisor import Supervisor
 from lbnode.lab.wait import wait_until
 
@@ -36,10 +35,8 @@ KINDS = ("download", "upload", "requests", "short")
 CRASHES = 10
 STOPPED_MORE_S = 4.0
 """Longer than the hold time, so that whoever waits for a stopped program has lost patience."""
-SETTLED_S, CALM_S = 300.0, 3.0
+SETTLED_S, CALM_S = 900.0, 3.0
 BACK_S = 60.0
-DEAD_MAN = "dead_man: {after_s: 3, then: withdraw}"
-RELAY = "relay"
 
 
 @dataclass(frozen=True)
@@ -60,18 +57,9 @@ FAULTS = (
 
 
 @dataclass(frozen=True)
-class Victim:
-    """A program of one machine; `rule` is what the cluster file says besides, there alone."""
-
-    name: str
-    machine: str
-    program: str
-    rule: str = ""
-
-
-@dataclass(frozen=True)
 class Cell:
-    """What was seen. `stopped_s`: for how long the program stood still."""
+    """What was seen. `stopped_s`: for how long the program stood still; `tiered`: there is a tier 2, on all of whose
+    nodes a flow goes on."""
 
     victim: str
     fault: str
@@ -81,6 +69,12 @@ class Cell:
     broken: int
     stall_s: float
     failed: int
+    tiered: bool
+
+    @property
+    def kept(self) -> bool:
+        """Whether no flow broke that could have gone on: without tier 2, one that ECMP moves cannot."""
+        return not self.broken or (not self.tiered and self.gaps.first_s is not None)
 
     @property
     def row(self) -> list[object]:
@@ -94,17 +88,17 @@ def run(folder: Path, scale: str, work: Path, only: Sequence[str], faults: Seque
     """Every cell, or those of some programs and faults; prints the table, writes `<work>/faults.json`. Raises
     LabError."""
     report, topology = Report(), load(folder, scale)
+    chosen = victims(topology, only)
     wanted = [fault for fault in FAULTS if not faults or fault.name in faults]
     report.line(f"{topology.title}; scale {scale}; logs in {work / 'logs'}")
     with build(topology, work) as lab, Supervisor(lab.logs) as supervisor:
         programs.start_network(lab, supervisor)
         with Crowd(lab.nodes[topology.clients.name], lab.logs / "users.log") as crowd:
             stage = Stage(lab, supervisor, {topology.clients.name: crowd}, report)
-            victims = _chosen(stage, only)
             with report.step("programs on every node"):
                 _start(stage)
                 _settle(stage)
-            cells = [_cell(stage, victim, fault) for victim in victims for fault in wanted]
+            cells = [_cell(stage, victim, fault) for victim in chosen for fault in wanted]
             stage.close()
     report.table(
         ("program, fault", "routers' kernels", "flows broken", "longest stall", "requests failed"),
@@ -114,44 +108,35 @@ def run(folder: Path, scale: str, work: Path, only: Sequence[str], faults: Seque
     return cells
 
 
-def _chosen(stage: Stage, only: Sequence[str]) -> list[Victim]:
-    """The programs of the first machine that announces, and the first router's daemon. Raises LabError."""
-    topology = stage.lab.topology
-    announcer = topology.announcers[0]
-    routers = [name for name in stage.routes if topology.machines[name].bird]
-    found = [
-        Victim(AGENT, announcer, AGENT),
-        Victim(f"{AGENT}, {DEAD_MAN}", announcer, AGENT, DEAD_MAN),
-        Victim(RELAY, announcer, RELAY),
-        Victim(EXABGP, announcer, EXABGP),
-        *(Victim(f"router ({BIRD})", router, BIRD) for router in routers[:1]),
-    ]
-    if unknown := set(only) - {victim.program for victim in found}:
-        raise LabError(f"cannot harm {', '.join(sorted(unknown))}: there are {AGENT}, {RELAY}, {EXABGP}, {BIRD}")
-    return [victim for victim in found if not only or victim.program in only]
-
-
 def _start(stage: Stage) -> None:
-    """One node after the other: on one processor, ExaBGP's checks of all their configurations at once take too long."""
-    machines = stage.lab.topology.machines
+    """Where there are ExaBGPs, one node that announces after the other: on one processor, their checks of all their
+    configurations at once take too long."""
+    topology = stage.lab.topology
     programs.start_nodes(stage.lab, stage.supervisor, agents=False)
-    for name in stage.lab.topology.announcers:
+    one_by_one = topology.announcers if topology.cluster.bgp.speaker == "exabgp" else ()
+    for name in one_by_one:
         programs.start_agents(stage.lab, stage.supervisor, [name])
         stage.wait(
             partial(stage.node(name).exists, str(PATHS.exabgp_config)), SETTLED_S, f"ExaBGP's file on {name}", 0.2
         )
-    others = [name for name in machines if name not in stage.lab.topology.announcers]
+    others = [name for name in topology.machines if name not in one_by_one]
     programs.start_agents(stage.lab, stage.supervisor, others)
 
 
 def _settle(stage: Stage) -> None:
-    """Until every VIP has a way on some router, every request is answered, and no way has come for a while."""
-    vips = set(stage.vips)
+    """Until routers have ways to every VIP and by every machine that announces, every VIP answers, and no way has come
+    for a while."""
+    vips, announcers = set(stage.vips), set(stage.announcers)
 
     def everywhere() -> bool:
-        return vips <= {vip for table in stage.all_routes().values() for vip in table}
+        tables = stage.all_routes().values()
+        hops = {hop for table in tables for found in table.values() for hop in found}
+        return vips <= {vip for table in tables for vip in table} and announcers <= {*map(stage.name_of, hops)}
 
-    stage.wait(everywhere, SETTLED_S, "a way to every VIP", 0.2)
+    stage.wait(everywhere, SETTLED_S, "a way to every VIP, and one by every node that announces", 0.2)
+    users = stage.lab.topology.clients
+    asks = pairs(stage.vips, [*users.addresses(4)[:1], *users.addresses(6)[:1]])
+    stage.wait(lambda: all(reply.status == 200 for reply in stage.crowd.ask(asks)), SETTLED_S, "an answer by every VIP")
     last, since = stage.all_routes(), time.monotonic()
 
     def calm() -> bool:
@@ -169,7 +154,8 @@ def _cell(stage: Stage, victim: Victim, fault: Fault) -> Cell:
     with stage.report.step(f"{victim.name} of {victim.machine}: {fault.name}"):
         _rule(stage, victim)
         stage.crowd.start(group, mix(FLOWS, KINDS, stage.vips, stage.clients), tick_s=0.5)
-        with Eyes(stage, **_own(stage, victim)) as eyes:
+        with _eyes(stage, victim) as eyes:
+            expect(eyes.before, f"ways that lead to {victim.machine}", "none")
             eyes.mark()
             stopped = 0.0
             for number in range(fault.count):
@@ -188,6 +174,7 @@ def _cell(stage: Stage, victim: Victim, fault: Fault) -> Cell:
             sum(bool(report.broken) for report in reports),
             max(report.stall_s for report in reports),
             sum(len(report.failures) for report in reports),
+            bool(stage.l4),
         )
         stage.report.found(f"routers' kernels: {seen}")
         stage.report.found(
@@ -197,15 +184,15 @@ def _cell(stage: Stage, victim: Victim, fault: Fault) -> Cell:
         return cell
 
 
-def _own(stage: Stage, victim: Victim) -> dict[str, Sequence[str]]:
-    """What to look at: the ways through a machine that announces, or the table of a router."""
-    machine = stage.lab.topology.machines[victim.machine]
-    return {"routers": [machine.name]} if victim.program == BIRD else {"hops": machine.every_address}
+def _eyes(stage: Stage, victim: Victim) -> Eyes:
+    """For all ways that lead to a machine, and those of a router itself."""
+    hops = leading_to(victim.machine, stage.all_routes(), stage.name_of)
+    return Eyes(stage, hops, [victim.machine] if victim.kind == ROUTER else [])
 
 
 def _harm(stage: Stage, victim: Victim, fault: Fault, last: bool) -> float:
     """Does it, and waits until the program is there again. Returns how long it stood still."""
-    old = _pid(stage, victim)
+    old, sign = _pid(stage, victim), _sign(stage, victim)
     _signal(stage, victim, fault.number)
     if fault.number is signal.SIGSTOP:
         began = time.monotonic()
@@ -215,7 +202,7 @@ def _harm(stage: Stage, victim: Victim, fault: Fault, last: bool) -> float:
         return time.monotonic() - began
     wait_until(lambda: _pid(stage, victim) not in (0, old), BACK_S, f"{victim.name} to be started again", 0.02)
     if last and victim.program == AGENT:
-        _wait_for_beat(stage, victim, time.monotonic())
+        wait_until(lambda: _sign(stage, victim) > sign, BACK_S, "a sign of life", 0.1)
     return 0.0
 
 
@@ -240,28 +227,28 @@ def _rule(stage: Stage, victim: Victim) -> None:
     """Gives a machine's cluster file the rule it should have, and waits until the agent has taken it in."""
     if victim.program != AGENT:
         return
-    node = stage.node(victim.machine)
-    lines = [line for line in node.read(CLUSTER_FILE).splitlines() if "dead_man" not in line]
-    if victim.rule:
-        at = next(number for number, line in enumerate(lines) if line.lstrip().startswith("local_asn:"))
-        indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
-        lines.insert(at + 1, indent + victim.rule)
-    node.write(CLUSTER_FILE, "\n".join(lines) + "\n")
-    wanted = "withdraw" if victim.rule else "keep"
-    _wait_for(stage, victim, lambda beat: beat.then == wanted, "the agent to follow its file")
+    node, file = stage.node(victim.machine), stage.lab.topology.cluster_file.read_text()
+    wanted = file.replace("bgp:\n", f"bgp:\n  {victim.rule}\n", 1) if victim.rule else file
+    if wanted == node.read(CLUSTER_FILE):
+        return
+    node.write(CLUSTER_FILE, wanted)
+    then = "withdraw" if victim.rule else "keep"
+    wait_until(lambda: _beat(stage, victim).then == then, BACK_S, "the agent to follow its file", 0.1)
 
 
-def _wait_for_beat(stage: Stage, victim: Victim, after: float) -> None:
-    _wait_for(stage, victim, lambda beat: beat.at > after, "a sign of life")
+def _sign(stage: Stage, victim: Victim) -> float:
+    """A number that grows with each sign of life of the machine's agent: its word to the relay; where none listens, the
+    socket that it makes when it begins."""
+    if stage.lab.topology.cluster.bgp.speaker == "exabgp":
+        return _beat(stage, victim).at
+    try:
+        return stage.node(victim.machine).call(lambda: PATHS.agent_socket.stat().st_mtime)
+    except FileNotFoundError:
+        return 0.0
 
 
-def _wait_for(stage: Stage, victim: Victim, right: Callable[[heartbeat.Beat], bool], what: str) -> None:
-    node = stage.node(victim.machine)
-
-    def found() -> bool:
-        try:
-            return right(heartbeat.parse(node.read(PATHS.bgp_heartbeat)))
-        except (OSError, ValueError):
-            return False
-
-    wait_until(found, BACK_S, what, 0.1)
+def _beat(stage: Stage, victim: Victim) -> heartbeat.Beat:
+    try:
+        return heartbeat.parse(stage.node(victim.machine).read(PATHS.bgp_heartbeat))
+    except (OSError, ValueError):
+        return heartbeat.Beat(0, 1, "keep")

@@ -1,8 +1,7 @@
 """The stacks there are, by name; each is imported only when it is asked for."""
 
-import importlib
-
 from lbnode.lab.errors import LabError
+from lbnode.lab.imported import imported
 from lbnode.lab.stacks import Stack
 
 STACKS = {
@@ -17,6 +16,5 @@ def stack_of(name: str) -> Stack:
     where = STACKS.get(name)
     if where is None:
         raise LabError(f"cannot find stack {name!r}: there are {', '.join(STACKS)}")
-    module, _, kind = where.partition(":")
-    made: Stack = getattr(importlib.import_module(module), kind)()
+    made: Stack = imported(where)()
     return made
