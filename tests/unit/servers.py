@@ -27,7 +27,7 @@ class Told(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.paths.append(self.path)
         if self.headers.get("Upgrade", "").lower() == "websocket":
-            self._upgrade()
+            self.upgrade()
             return
         if self.path == "/slow":
             self.rfile.read(1)  # until the other side has had enough
@@ -46,7 +46,7 @@ class Told(BaseHTTPRequestHandler):
 
     do_POST = do_GET  # noqa: N815 - a name of http.server's
 
-    def _upgrade(self) -> None:
+    def upgrade(self) -> None:
         key = base64.b64encode(
             sha1(f"{self.headers['Sec-WebSocket-Key']}{GUID}".encode(), usedforsecurity=False).digest()
         )

@@ -269,17 +269,22 @@ def test_any_sequence_of_changes_ends_as_the_file_says_without_a_reload(site: Si
     assert site.pid == pid
 
 
-def test_a_failed_reload_keeps_the_old_worker_and_puts_the_old_file_back(site: Site) -> None:
-    good = site.node.paths.haproxy_config.read_text()
+def test_a_failed_reload_keeps_the_old_worker_and_puts_the_old_files_back(site: Site) -> None:
+    paths = site.node.paths
+    site.service["routes"] = {"old": {"hosts": ["old.example.com"], "pool": "one"}}
+    site.make()
+    routes = next(paths.haproxy_tables.glob("*:routes.map"))
+    good, held = (path.read_text() for path in (paths.haproxy_config, routes))
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         site.service["ports"] = [site.node.vip, taken.getsockname()[1]]
+        site.service["routes"] = {"new": {"hosts": ["new.example.com"], "pool": "one"}}
         pid = site.pid
         done = site.node.make(site.cluster())
         assert "cannot reload HAProxy, the old configuration still serves" in done.errors[0]
         assert site.pid == pid
-        assert site.node.paths.haproxy_config.read_text() == good
+        assert (paths.haproxy_config.read_text(), routes.read_text()) == (good, held)
         assert site.told()[0] == 200
     site.make()
 
