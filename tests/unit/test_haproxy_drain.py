@@ -30,7 +30,7 @@ DOWNLOAD = b"GET /long HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 class Lasting(Told):
     """A WebSocket that sends back what it gets, or a long answer."""
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - a name of http.server's
         if self.headers.get("Upgrade"):
             self.upgrade()
             return
