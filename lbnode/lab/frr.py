@@ -13,7 +13,8 @@ from lbnode.lab.namespaces import Node
 
 PROGRAMS = Path("/usr/lib/frr")
 STATE = Path("/run/frr")
-DAEMONS = ("zebra", "bfdd", "bgpd")
+ZEBRA = "zebra"
+DAEMONS = (ZEBRA, "bfdd", "bgpd")
 """In the order of their start: the others connect to zebra."""
 
 
@@ -43,4 +44,11 @@ def command(daemon: str, config: Path) -> list[str]:
 
 def needs(daemon: str) -> str | None:
     """The path without which there is nothing to start yet."""
-    return None if daemon == "zebra" else str(STATE / "zserv.api")
+    return None if daemon == ZEBRA else str(STATE / "zserv.api")
+
+
+def clients(node: Node) -> set[str]:
+    """The daemons that are connected to zebra. They try it every 10 s, after three failures every 60 s (lib/zclient.c);
+    watchfrr would start them again with it."""
+    done = node.run(["vtysh", "-c", "show zebra client summary"])
+    return {line.split()[0] for line in done.stdout.splitlines() if line.strip()} & {"bgp", "bfd"}

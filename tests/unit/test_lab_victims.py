@@ -63,3 +63,4 @@ def test_ways_that_lead_to_a_machine():
 def test_only_flows_that_could_have_gone_on_count(broken, first_s, tiered, kept):
     gaps = Gaps(first_s, 1, 1.0, True, 1, 2)
     assert Cell("agent", "SIGKILL", gaps, 0.0, 48, broken, 0.1, 0, tiered).kept == kept
+    assert Cell("router (bird)", "SIGKILL", gaps, 0.0, 48, broken, 0.1, 0, tiered).kept == (kept or not tiered)
