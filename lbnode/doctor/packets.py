@@ -21,7 +21,7 @@ IPV6_LEAST = 1280
 _BIND = re.compile(r"^\s*bind\s+(\S+):\d+(.*)$", re.MULTILINE)
 _MSS = re.compile(r"\bmss\s+(\d+)")
 _TOO_BIG = {
-    4: "larger ones travel in fragments, and are lost where those are filtered",
+    4: "larger ones travel in fragments, have no second chance, and are lost where fragments are filtered",
     6: "clients are told by ICMPv6 'packet too big', and uploads stall where that is filtered",
 }
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 STALLED_S = 1.0
+SHOWN_STALLS = 10
 SHORT, DATAGRAMS = "short", "datagrams"
 UNKNOWN = "?"
 
@@ -117,8 +118,7 @@ class BrokenFlow:
     places: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        source, vip = (f"[{name}]" if ":" in name else name for name in (self.flow.source, self.flow.vip))
-        ends = f"{self.flow.protocol} {source}:{self.flow.port} -> {vip}:{self.vip_port}"
+        ends = f"{self.flow.protocol} {_ends(self.flow)}:{self.vip_port}"
         sent = ", ".join(f"{l4} sends it to {real}" for l4, real in self.places.items() if real != self.l7)
         had = "avoidable" if self.avoidable else "not avoidable"
         return f"{ends} ({self.kind}), held by {self.l7}, {self.phase}: {self.why}; {had}" + (
@@ -135,11 +135,35 @@ class Failure:
     phase: str
     why: str
 
+    def __str__(self) -> str:
+        return f"{_ends(self.flow)} at {self.at:.1f}, {self.phase}: {self.why}"
+
+    def as_json(self) -> dict[str, Any]:
+        ends = {"source": self.flow.source, "port": self.flow.port, "vip": self.flow.vip}
+        return {**ends, "why": self.why, "phase": self.phase, "at": round(self.at, 2)}
+
+
+@dataclass(frozen=True)
+class Stall:
+    """The longest time that one flow did not get on, and who held it."""
+
+    flow: Flow
+    kind: str
+    seconds: float
+    at: float
+    phase: str
+    l7: str
+
+    def as_json(self) -> dict[str, Any]:
+        ends = {"source": self.flow.source, "port": self.flow.port, "vip": self.flow.vip, "kind": self.kind}
+        times = {"seconds": round(self.seconds, 2), "at": round(self.at, 2)}
+        return {**ends, **times, "phase": self.phase, "l7": self.l7}
+
 
 @dataclass(frozen=True)
 class Account:
-    """The whole of it. `stalled` and `longest_stall_s` are of flows whose real server lived through it all; `elsewhere`
-    counts flows by UDP that another server answered, or the same one started anew."""
+    """The whole of it. `stalled` and `stalls`, the longest ones, are of flows whose real server lived through it all;
+    `elsewhere` counts flows by UDP that another server answered, or the same one started anew."""
 
     opened: int
     finished: int
@@ -147,7 +171,7 @@ class Account:
     lost: int
     moved: int
     stalled: int
-    longest_stall_s: float
+    stalls: tuple[Stall, ...]
     requests: int
     failures: tuple[Failure, ...]
     datagrams: int = 0
@@ -157,6 +181,10 @@ class Account:
     @property
     def avoidable(self) -> tuple[BrokenFlow, ...]:
         return tuple(flow for flow in self.broken if flow.avoidable)
+
+    @property
+    def longest_stall_s(self) -> float:
+        return self.stalls[0].seconds if self.stalls else 0.0
 
     def by_phase(self, phases: Sequence[str]) -> dict[str, int]:
         """Avoidable breaks in each phase."""
@@ -181,7 +209,14 @@ class Account:
             "reasons": dict(Counter(flow.why for flow in self.broken)),
             "failures": dict(Counter(failure.why for failure in self.failures)),
             "broken_flows": [_as_json(flow) for flow in self.broken],
+            "failed_requests": [failure.as_json() for failure in self.failures],
+            "longest_stalls": [stall.as_json() for stall in self.stalls],
         }
+
+
+def _ends(flow: Flow) -> str:
+    source, vip = (f"[{name}]" if ":" in name else name for name in (flow.source, flow.vip))
+    return f"{source}:{flow.port} -> {vip}"
 
 
 def _as_json(flow: BrokenFlow) -> dict[str, Any]:
@@ -230,7 +265,9 @@ def account(reports: Sequence[FlowReport], story: Story) -> Account:
     broken = tuple(_broken(report, story) for report in flows if report.broken)
     datagrams = [report for report in flows if report.kind == DATAGRAMS]
     lost = {report.flow for report in flows if story.is_lost(story.holder(report.flow), report.flow)}
-    stalls = [report.stall_s for report in flows if report.flow not in lost]
+    stalls = sorted(
+        (_stall(report, story) for report in flows if report.flow not in lost), key=lambda one: -one.seconds
+    )
     failures = tuple(
         Failure(Flow(report.source, port, report.vip), at, story.phase(at), why)
         for report in new
@@ -242,14 +279,19 @@ def account(reports: Sequence[FlowReport], story: Story) -> Account:
         broken=broken,
         lost=len(lost),
         moved=sum(story.has_moved(report.flow) for report in flows),
-        stalled=sum(stall > STALLED_S for stall in stalls),
-        longest_stall_s=max(stalls, default=0.0),
+        stalled=sum(stall.seconds > STALLED_S for stall in stalls),
+        stalls=tuple(stalls[:SHOWN_STALLS]),
         requests=sum(report.rounds + len(report.failures) for report in new),
         failures=failures,
         datagrams=sum(report.rounds + report.lost for report in datagrams),
         datagrams_lost=sum(report.lost for report in datagrams),
         elsewhere=sum(bool(report.other) for report in datagrams),
     )
+
+
+def _stall(report: FlowReport, story: Story) -> Stall:
+    holder, phase = story.holder(report.flow), story.phase(report.stall_at)
+    return Stall(report.flow, report.kind, report.stall_s, report.stall_at, phase, holder)
 
 
 def _broken(report: FlowReport, story: Story) -> BrokenFlow:

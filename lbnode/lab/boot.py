@@ -3,7 +3,8 @@
 The guest sees the host's files (as the user who started it), has every capability inside, and none outside. Its
 kernel console goes to a file that is shown only when something fails; the command's output and errors come over two
 lines of their own and are copied out as they arrive. Ctrl-C and SIGTERM are handed to the command inside; a second
-one, or a guest that ignores the first, ends the guest. Nothing stays behind: the guest is a process group of its own.
+one, or a guest that ignores the first, ends the guest. Nothing stays behind: the guest is a process group of its own,
+which ends with its first process, and with us, however we end.
 """
 
 import ctypes
@@ -16,9 +17,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -27,6 +27,7 @@ from typing import Protocol
 from lbnode.lab import guest
 from lbnode.lab.errors import LabError
 from lbnode.lab.signals import Relay
+from lbnode.lab.watchdog import Watchdog
 
 STOP_DEADLINE_S = 15.0
 PR_SET_PDEATHSIG = 1
@@ -85,8 +86,7 @@ def run(kernel: Kernel, command: guest.Command, limits: Limits = DEFAULT_LIMITS)
         with Relay((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)) as signals:
             running = _Guest(kernel, work, limits, signals)
             try:
-                running.start()
-                return running.follow()
+                return running.follow(running.start())
             except BrokenPipeError:  # nobody reads our output any more
                 return 128 + signal.SIGPIPE
             finally:
@@ -137,6 +137,7 @@ class _Guest:
     signals: Relay
     started: float = field(default_factory=time.monotonic)
     process: subprocess.Popen[bytes] | None = None
+    watchdog: Watchdog | None = None
     lines: dict[int, int] = field(default_factory=dict)
     outlets: dict[int, Outlet] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
@@ -144,8 +145,8 @@ class _Guest:
     stopped_by: int = 0
     taken: socket.socket | None = None
 
-    def start(self) -> None:
-        """Starts the guest with its console and its two lines."""
+    def start(self) -> subprocess.Popen[bytes]:
+        """Starts the guest with its console and its two lines; returns its first process."""
         out, out_guest = os.pipe()
         err, err_guest = os.pipe()
         self.lines = {out: 1, err: 2}
@@ -167,21 +168,26 @@ class _Guest:
                 start_new_session=True,
                 preexec_fn=_child_setup(processors),  # noqa: PLW1509 - the child only makes system calls
             )
+            self.watchdog = Watchdog(self.process.pid, self.work)
+            return self.process
         finally:
             for descriptor in inherited:
                 os.close(descriptor)
 
-    def follow(self) -> int:
+    def follow(self, process: subprocess.Popen[bytes]) -> int:
         """Copies output until the guest is gone; returns the command's exit status."""
         self.outlets = {line: Outlet(ours) for line, ours in self.lines.items()}
-        with selectors.DefaultSelector() as selector:
-            for line in (*self.lines, self.signals.fileno()):
+        with selectors.DefaultSelector() as selector, _ending(process) as ended:
+            for line in (*self.lines, self.signals.fileno(), ended):
                 selector.register(line, selectors.EVENT_READ)
             remaining = set(self.lines)
             while remaining:
                 for key, _ in selector.select(timeout=0.5):
                     if key.fd == self.signals.fileno():
                         self._relay_signals()
+                    elif key.fd == ended:  # the kernel has; what is left of it would hold the lines open
+                        selector.unregister(ended)
+                        self._kill()
                     elif not self._copy(key.fd):
                         selector.unregister(key.fd)
                         remaining.discard(key.fd)
@@ -241,11 +247,28 @@ class _Guest:
         for line in self.lines:
             os.close(line)
         if self.process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            self._kill()
             self.process.wait()
+        if self.watchdog is not None:
+            self.watchdog.dismiss()
         if self.taken is not None:
             self.taken.close()
+
+    def _kill(self) -> None:
+        """The whole group; its number is ours as long as nobody has waited for the first process."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _ending(process: subprocess.Popen[bytes]) -> Iterator[int]:
+    """A descriptor that becomes readable when the process has ended."""
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _one_of(processors: Sequence[int]) -> tuple[set[int], socket.socket | None]:
@@ -262,7 +285,7 @@ def _one_of(processors: Sequence[int]) -> tuple[set[int], socket.socket | None]:
     return {processors[os.getpid() % len(processors)]}, None
 
 
-def _child_setup(processors: AbstractSet[int]) -> Callable[[], None]:
+def _child_setup(processors: Collection[int]) -> Callable[[], None]:
     """What the child does before it becomes the guest: dies with us, and may open many files (it keeps them)."""
     libc = ctypes.CDLL(None, use_errno=True)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

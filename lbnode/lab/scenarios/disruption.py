@@ -160,7 +160,7 @@ def _tell(report: Report, outcome: Outcome) -> None:
         f" longest stall {told.longest_stall_s:.1f} s; {len(told.failures)} of {told.requests} new requests failed;"
         f" {times}"
     )
-    for flow in told.avoidable[:SHOWN]:
+    for flow in (*told.avoidable[:SHOWN], *told.failures[:SHOWN]):
         report.found(f"  {flow}")
 
 

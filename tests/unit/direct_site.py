@@ -55,18 +55,19 @@ ipvs: {{tcp_fin_timeout_s: 1{ipvs}}}
 def cluster(
     servers: Mapping[str, str], l4: int = 1, service: str = "", ipvs: str = "", check: str = "{type: tcp}"
 ) -> Cluster:
-    """`servers`: by name (s1 to s9), what their nodes say beside their addresses; what other settings are given ends in
-    the sections of that name. A check by http asks the health path."""
+    return parse(text(servers, l4, service, ipvs, check), "cluster.yaml")
+
+
+def text(servers: Mapping[str, str], l4: int = 1, service: str = "", ipvs: str = "", check: str = "{type: tcp}") -> str:
+    """A cluster file. `servers`: by name (s1 to s9), what their nodes say beside their addresses; what other settings
+    are given ends in the sections of that name. A check by http asks the health path."""
     lines = [f'  l4-{n}: {{role: l4, ipv4: 192.0.2.14{n}, ipv6: "2001:db8::14{n}"}}' for n in range(1, l4 + 1)]
     for name, more in servers.items():
         own = f'ipv4: 192.0.2.15{name[1]}, ipv6: "2001:db8::15{name[1]}"'
         lines.append(f"  {name}: {{role: backend, {own}{', ' * bool(more)}{more}}}")
-    settings = [f", {text}" if text else "" for text in (service, ipvs)]
+    settings = [f", {more}" if more else "" for more in (service, ipvs)]
     port = HEALTH if "http" in check else ECHO
-    return parse(
-        FILE.format(nodes="\n".join(lines), service=settings[0], ipvs=settings[1], check=check, port=port),
-        "cluster.yaml",
-    )
+    return FILE.format(nodes="\n".join(lines), service=settings[0], ipvs=settings[1], check=check, port=port)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Echo servers in other nodes, and flows to them that know who has answered first."""
 
+import hashlib
 import selectors
 import socket
 import threading
@@ -11,26 +12,37 @@ from typing import Any
 
 from lbnode.lab.namespaces import Node
 
-ECHO, AGENT, HEALTH = 80, 5555, 8080
-"""Ports of the real servers."""
+ECHO, AGENT, HEALTH, BEHIND = 80, 5555, 8080, 8001
+"""Ports of the real servers. BEHIND: as ECHO, for what may stand before it."""
+BYE = b"bye"
 DEADLINE_S = 20.0
 
 
 @dataclass
 class Servers:
-    """What the real servers serve: their name for every line; their agent-check, out of `words`; their health path,
-    with a status out of `statuses`. In a thread, while the context lasts."""
+    """What the real servers serve: their name for every line, the end of the connection for BYE; their agent-check, out
+    of `words`; their health path, with a status out of `statuses`. In a thread, while the context lasts. `heard`:
+    digests of what clients have said, by their address and port."""
 
     words: dict[str, str] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
+    heard: dict[tuple[str, int], Any] = field(default_factory=dict)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def listen(self, node: Node, name: str) -> None:
-        for port in (ECHO, AGENT, HEALTH):
+        for port in (ECHO, AGENT, HEALTH, BEHIND):
             for family, address in ((socket.AF_INET, ""), (socket.AF_INET6, "::")):
-                opened = partial(socket.create_server, (address, port), family=family, backlog=256)
-                self._selector.register(node.call(opened), selectors.EVENT_READ, (port, name, True))
+                opened = node.call(partial(socket.create_server, (address, port), family=family, backlog=256))
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 256)  # where the system allows it
+                self._selector.register(opened, selectors.EVENT_READ, (port, name, None))
+
+    def give_up(self, port: int) -> None:
+        """Stops listening there."""
+        for key in list(self._selector.get_map().values()):
+            if key.data[0] == port and key.data[2] is None:
+                self._selector.unregister(key.fileobj)
+                key.fileobj.close()  # type: ignore[union-attr]
 
     def __enter__(self) -> None:
         self._thread = threading.Thread(target=self._serve)
@@ -46,31 +58,34 @@ class Servers:
     def _serve(self) -> None:
         while not self._stop.is_set():
             for key, _ in self._selector.select(0.1):
-                port, name, listens = key.data
+                port, name, source = key.data
                 end: Any = key.fileobj
-                if listens:
+                if source is None:
                     with suppress(OSError):
-                        self._begin(end.accept()[0], port, name)
-                elif not self._answered(end, port, name):
+                        self._begin(*end.accept(), port, name)
+                elif not self._answered(end, port, name, source):
                     self._selector.unregister(end)
                     end.close()
 
-    def _begin(self, client: socket.socket, port: int, name: str) -> None:
+    def _begin(self, client: socket.socket, address: Any, port: int, name: str) -> None:
         if port == AGENT:
             with client:
                 client.sendall(self.words.get(name, "ready").encode() + b"\n")
         else:
-            self._selector.register(client, selectors.EVENT_READ, (port, name, False))
+            self.heard[address[:2]] = hashlib.sha256()
+            self._selector.register(client, selectors.EVENT_READ, (port, name, address[:2]))
 
-    def _answered(self, client: socket.socket, port: int, name: str) -> bool:
+    def _answered(self, client: socket.socket, port: int, name: str, source: tuple[str, int]) -> bool:
         """Whether the connection goes on."""
         with suppress(OSError):
-            if not client.recv(1000):
+            said = client.recv(1 << 16)
+            if said in (b"", BYE):
                 return False
             if port == HEALTH:
                 status = self.statuses.get(name, 200)
                 client.sendall(f"HTTP/1.1 {status} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
                 return False
+            self.heard[source].update(said)
             client.sendall(name.encode())
             return True
         return False
@@ -82,6 +97,12 @@ class Flow:
 
     end: socket.socket
     server: str = ""
+
+    @property
+    def source(self) -> tuple[str, int]:
+        """The client's address and port."""
+        address, port, *_ = self.end.getsockname()
+        return address, port
 
     def says(self, patience_s: float = DEADLINE_S) -> str:
         """What a line brings back: the server's name, `reset`, or `nothing` for so long."""
