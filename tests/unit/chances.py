@@ -163,8 +163,8 @@ def returned(site: Site) -> None:
 
 
 def opened_by_cookie(site: Site, chances: Chances, version: int, count: int) -> None:
-    """Opens so many connections, or more, without request sockets, which may come to a server that has just been added: each stays where
-    it comes, and none is taken for a flow that lives elsewhere."""
+    """Opens so many connections, or more, without request sockets, which may come to a server that has just been
+    added: each stays where it comes, and none is taken for a flow that lives elsewhere."""
     forwarded, cookies = chances.settled(), chances.counted("cookie")
     _syn_cookies(site, 2)
     flows = opened_to_reach_relay(count, partial(site.connect, version))
