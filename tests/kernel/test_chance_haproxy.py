@@ -21,6 +21,7 @@ FLOWS = 30
 PATIENCE_S = 30
 CONFIG = f"""
 global
+  maxconn 1000
   log stdout format raw daemon
 defaults
   mode tcp
