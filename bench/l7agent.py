@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from lbnode import node
+from lbnode import decisions, node
 from lbnode.agent import loop
 from lbnode.config.model import Cluster
 from lbnode.drivers import Driver
@@ -37,7 +37,8 @@ def main(etc: str, run: str) -> None:
     def load(path: Path) -> Cluster:
         return Cluster.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
-    vars(node).update(load=load, desired=proxy_alone)
+    vars(node).update(load=load)
+    vars(decisions).update(desired=proxy_alone)
     vars(loop).update(drivers=lambda _identity: drivers)
     asyncio.run(loop.Agent(Identity("l7", "l7", paths)).run())
 

@@ -1,10 +1,14 @@
 """1,000 and 10,000 servers: what does one change take? lbnode's pass beside plain rendering, checking and reloading.
 
-The change is one server more. lbnode renders, validates, writes, asks the running HAProxy what it holds, and adds the
-server through its socket; the other renders, validates, writes and reloads, and waits for the new process.
+The change is one server more, and one less. lbnode renders, validates, writes, asks the running HAProxy what it holds,
+adds the server through its socket, and asks again; the other renders, validates, writes and reloads, and waits for the
+new process. HAProxy's memory is that of all its processes: after a reload there are two until the old one has ended.
 """
 
+import gc
 import tempfile
+import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -33,8 +37,11 @@ def _figures(servers: int, rounds: int) -> list[Figure]:
         few = dict.fromkeys(range(servers), 100)
         more = {**few, servers: 100}
         small, large = site.cluster(few, check=False), site.cluster(more, check=False)
-        with site.running(small):
-            note("resident memory of HAProxy", OURS, _resident(site))
+        with site.running(small) as master:
+            note("memory of HAProxy", OURS, _highest(master, partial(_ours, site, large)))
+            note("memory of lbnode in a pass", OURS, _of_lbnode(partial(_ours, site, small)))
+            note("memory of HAProxy", PLAIN, _highest(master, partial(_plain, site, large)))
+            _plain(site, small)
             for _ in range(rounds):
                 note("render", OURS, clock.milliseconds(partial(site.text, large)))
                 note(
@@ -45,9 +52,10 @@ def _figures(servers: int, rounds: int) -> list[Figure]:
                 note("a pass with nothing to do", OURS, clock.milliseconds(partial(site.make, small)))
                 for cluster in (large, small):
                     note("one change, the whole pass", PLAIN, clock.milliseconds(partial(_plain, site, cluster)))
-    units = {"resident memory of HAProxy": "MB"}
     text = f"{servers:,} servers: "
-    return [Figure(text + what, units.get(what, "ms"), sides, where="host") for what, sides in took.items()]
+    return [
+        Figure(text + what, "MB" if "memory" in what else "ms", sides, where="host") for what, sides in took.items()
+    ]
 
 
 def _ours(site: proxy.Site, cluster: Cluster) -> None:
@@ -66,7 +74,41 @@ def _plain(site: proxy.Site, cluster: Cluster) -> None:
     reload(site.paths)
 
 
-def _resident(site: proxy.Site) -> float:
-    pid = site.runtime.info()["Pid"]
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+def _highest(master: int, work: Callable[[], object]) -> float:
+    """What all processes of HAProxy have in memory at most while it is changed, what they share counted once (Pss)."""
+    seen: list[float] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+            seen.append(sum(map(_resident, [str(master), *workers])))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watching.join()
+    return max(seen)
+
+
+def _of_lbnode(work: Callable[[], object]) -> float:
+    """This process at its highest, which proc(5) counts from here on (clear_refs, 5)."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    work()
+    return _megabytes("/proc/self/status", "VmHWM:")
+
+
+def _resident(pid: str) -> float:
+    try:
+        return _megabytes(f"/proc/{pid}/smaps_rollup", "Pss:")
+    except (OSError, StopIteration):  # it has ended
+        return 0
+
+
+def _megabytes(file: str, name: str) -> float:
+    lines = Path(file).read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024

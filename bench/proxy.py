@@ -22,8 +22,9 @@ from lbnode.haproxy import rows as proxy_rows
 from lbnode.haproxy.driver import HaproxyDriver
 from lbnode.haproxy.runtime import Runtime
 from lbnode.paths import Paths
+from lbnode.plan import Plan
 from lbnode.resources import File, ServerState
-from lbnode.roles.inputs import Desired
+from lbnode.roles.inputs import Desired, ProxyFacts
 from lbnode.templates import Templates
 
 Weights = Mapping[int, int]
@@ -69,6 +70,8 @@ class Site:
         self.driver = HaproxyDriver(self.paths, wait_s=20)
         self.runtime = Runtime(self.paths.haproxy_socket)
         self.drivers: list[Driver] = [FileDriver({"haproxy": program.check}), self.driver]
+        self._decided: tuple[Cluster, ProxyFacts, Desired] | None = None
+        self._left = Plan()
 
     def cluster(self, servers: Weights, client_s: float = 60, check: bool = True) -> Cluster:
         """`per_pool` servers in each pool, each pool with a service; all in one pool when it is 0."""
@@ -121,19 +124,25 @@ class Site:
         return replace(shipped, sources={render.TEMPLATE: source})
 
     def desired(self, cluster: Cluster) -> Desired:
+        """Worked out anew when something has changed, as the agent does it (`lbnode.decisions.Decisions`)."""
         facts = program.facts(cluster, self.paths)
+        if self._decided and self._decided[0] is cluster and self._decided[1] == facts:
+            return self._decided[2]
         rows = proxy_rows.rows(self.templates(), cluster, "l7", self.paths, program.version(), facts.certificates)
         enabler = ServerState("enabler", "enabler", up=True)
-        return Desired((*rows, enabler), proxy_rows.reasons(rows, facts.loaded))
+        desired = Desired((*rows, enabler), proxy_rows.reasons(rows, facts.loaded))
+        self._decided = cluster, facts, desired
+        return desired
 
     def make(self, cluster: Cluster) -> list[str]:
         """One pass of lbnode's; the ways that changes in HAProxy took."""
-        done = reconcile.run(self.desired(cluster), self.drivers)
+        done = reconcile.run(self.desired(cluster), self.drivers, last=self._left)
         done.raise_if_failed()
+        self._left = done.left
         return [result.way for result in done.results if result.way]
 
     def text(self, cluster: Cluster) -> str:
-        return render.config(self.templates(), cluster, "l7", self.paths, program.version())
+        return render.config(self.templates(), cluster, "l7", self.paths, program.version()).text
 
     def write(self, cluster: Cluster) -> None:
         """The files alone."""
@@ -141,13 +150,13 @@ class Site:
         reconcile.run(Desired(files), self.drivers[:1]).raise_if_failed()
 
     @contextmanager
-    def running(self, cluster: Cluster) -> Iterator[None]:
-        """HAProxy as its unit starts it, with lbnode's configuration."""
+    def running(self, cluster: Cluster) -> Iterator[int]:
+        """HAProxy as its unit starts it, with lbnode's configuration; its master's number."""
         self.write(cluster)
         process = subprocess.Popen(program.command(self.paths), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             self.make(cluster)
-            yield
+            yield process.pid
         finally:
             process.terminate()
             process.wait(20)

@@ -226,7 +226,7 @@ def _haproxy_check(identity: Identity, path: Path) -> str:
     cluster, version = load(file), program.version()
     config = path.read_text(encoding="utf-8")
     lines = origin.template_lines(
-        templates, lambda traced: render.config(traced, cluster, identity.name, identity.paths, version)
+        templates, lambda traced: render.config(traced, cluster, identity.name, identity.paths, version).text
     )
     where = templates.origin.get(render.TEMPLATE, render.TEMPLATE)
     for number in numbers:

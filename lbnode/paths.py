@@ -87,8 +87,8 @@ class Paths:
 
     @property
     def haproxy_loaded(self) -> Path:
-        """The configuration that HAProxy was last seen to run."""
-        return self.run / "haproxy" / "loaded.cfg"
+        """The configuration that HAProxy was last seen to run, and the files that it speaks of."""
+        return self.run / "haproxy" / "loaded.json"
 
     @property
     def haproxy_parts(self) -> Path:

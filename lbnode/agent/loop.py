@@ -10,12 +10,14 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from typing import Any
 
 from lbnode.agent import control, events, pages
 from lbnode.agent.drift import mended
+from lbnode.agent.enabler import Enabler
 from lbnode.agent.generations import Tables
 from lbnode.agent.haste import Haste
 from lbnode.agent.http import Guests, Site
@@ -43,7 +45,7 @@ from lbnode.node import (
 )
 from lbnode.plan import Plan
 from lbnode.reconcile import Pass, ensure, run
-from lbnode.resources import Running
+from lbnode.resources import Running, ServerState
 from lbnode.roles.inputs import Desired
 
 log = logging.getLogger("lbnode")
@@ -54,6 +56,8 @@ DRIFT = "drift repaired"
 """The cause of a pass that only the timer began."""
 RETRY_S = 1.0
 """After a pass that failed the next one comes this soon."""
+SWITCH_S = 0.001
+"""How long a pass may keep other threads waiting while it computes: maintenance goes beside it."""
 
 
 class Agent:
@@ -62,19 +66,24 @@ class Agent:
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
+        self._journal = Journal()
         self._drivers = drivers(identity)
+        self._enabler: Enabler | None = None
+        for place, driver in enumerate(self._drivers):
+            if ServerState in driver.kinds:
+                self._drivers[place] = self._enabler = Enabler(driver, self._journal)
         self._source = Source(identity)
         self._reading = files.read(identity.paths, identity.role, time.time())
         self._decisions = Decisions(identity)
         self._desired = Desired()
         self._left = Plan()
         self._probes: tuple[Probe, ...] = ()
-        self._journal = Journal()
         self._leaver = Leaver(identity.name)
         self._pulse = Pulse(identity.paths)
         self._stopping = False
         self._since = time.time()
         self._wake = asyncio.Event()
+        self._news = asyncio.Event()
         self._causes: list[str] = []
         self._stop = asyncio.Event()
         self._monitor = Monitor(lambda: self._rouse("health changed"))
@@ -86,6 +95,7 @@ class Agent:
 
     async def run(self) -> None:
         """Until told to stop. Raises ConfigError when the cluster file is unusable at the start."""
+        sys.setswitchinterval(SWITCH_S)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_now)
@@ -93,7 +103,8 @@ class Agent:
         identity = self._identity
         files.forget(identity.paths, STOPPED)
         with events.open_watch(identity.paths) as watch:
-            tasks = [asyncio.create_task(work) for work in (events.follow(watch, self._rouse), self._pulse.run())]
+            works = (events.follow(watch, self._heed), self._pulse.run(), self._hurry())
+            tasks = [asyncio.create_task(work) for work in works]
             servers = [await control.serve(identity.paths, {"status": self.status, "wake": self._woken})]
             if identity.role != "l4":
                 servers.append(await responder.serve(self._admin, self._cluster.agent_check.port, self._welcome))
@@ -178,8 +189,7 @@ class Agent:
         """Takes in what the operator's files say now, and probes what they ask for before deciding on it."""
         self._source.follow(self._journal.tell)
         self._admin()
-        if self._identity.role == "l7":
-            await asyncio.to_thread(self._haste.tell_haproxy, self._reading.state)
+        await self._tell_haproxy()
         self._journal.tell("metrics", await self._site.follow(self._cluster))
         await self._tables.follow(self._cluster)
         pace, probes = self._cluster.probe, self._decisions.probes(self._cluster)
@@ -190,6 +200,18 @@ class Agent:
         with suppress(TimeoutError):
             # Long enough to find out about a server that does not answer; no longer, whatever happens.
             await asyncio.wait_for(self._monitor.settled(), pace.fall * (pace.interval_s + pace.timeout_s) + 1)
+
+    async def _hurry(self) -> None:
+        """Tells HAProxy what people say, also while a pass is under way."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            self._admin()
+            await self._tell_haproxy()
+
+    async def _tell_haproxy(self) -> None:
+        if self._enabler is not None:
+            await asyncio.to_thread(self._enabler.tell, lambda: self._reading.state)
 
     def _prepare(self) -> None:
         """Makes what probes need, before the first of them goes out."""
@@ -250,6 +272,10 @@ class Agent:
             guests = Guests(self._cluster, self._cluster.agent_check.allow)
         self._asking = (self._cluster, guests)
         return address in guests
+
+    def _heed(self, cause: str) -> None:
+        self._news.set()
+        self._rouse(cause)
 
     def _rouse(self, cause: str) -> None:
         self._causes.append(cause)

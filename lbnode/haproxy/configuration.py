@@ -9,6 +9,7 @@ Sources: management manual 2.6, `add server`; configuration manual 2.6, `balance
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
 
@@ -101,10 +102,10 @@ def sections(text: str) -> list[Section]:
     return found
 
 
-def digests(text: str, version: tuple[int, int]) -> dict[str, str]:
+def digests(parsed: Iterable[Section], version: tuple[int, int]) -> dict[str, str]:
     """Of each section that part which only a reload can change, as a digest, by the section's title."""
     found: dict[str, str] = {}
-    for section in sections(text):
+    for section in parsed:
         lines = [" ".join(line) for line in section.lines if tuple(line[:2]) != DESCRIPTION]
         fluid = section.takes_servers(version)
         for server in section.servers:
@@ -121,38 +122,43 @@ def digest(parts: Mapping[str, str]) -> str:
     return _digest(f"{title} {part}" for title, part in parts.items())
 
 
-def servers(text: str) -> tuple[PoolServer, ...]:
+def servers(parsed: Iterable[Section]) -> tuple[PoolServer, ...]:
     """The servers of all pools, as rows."""
     return tuple(
-        PoolServer(
-            section.name,
-            server.name,
-            server.address,
-            int(server.port),
-            int(value(server.all_words, "weight") or 1),
-            words=" ".join(server.all_words),
-            checked=switched_on(server.all_words, "check"),
-            asked=switched_on(server.all_words, "agent-check"),
-        )
-        for section in sections(text)
-        for server in section.servers
-        if section.name != ENABLER[0]
+        _row(section.name, server) for section in parsed for server in section.servers if section.name != ENABLER[0]
     )
 
 
-def switched_on(words: Iterable[str], keyword: str) -> bool:
+def _row(backend: str, server: ServerLine) -> PoolServer:
+    words = server.all_words
+    return PoolServer(
+        backend,
+        server.name,
+        server.address,
+        int(server.port),
+        int(value(words, "weight") or 1),
+        words=" ".join(words),
+        checked=switched_on(words, "check"),
+        asked=switched_on(words, "agent-check"),
+    )
+
+
+def switched_on(words: tuple[str, ...], keyword: str) -> bool:
     """The last of `keyword` and `no-keyword` decides."""
-    said = [word for word in words if word in (keyword, f"no-{keyword}")]
-    return bool(said) and said[-1] == keyword
+    if keyword not in words:
+        return False
+    return next(word for word in reversed(words) if word in (keyword, f"no-{keyword}")) == keyword
 
 
 def value(words: tuple[str, ...], keyword: str) -> str:
     """What follows the last `keyword`; empty where it does not stand."""
-    places = [place for place, word in enumerate(words[:-1]) if word == keyword]
-    return words[places[-1] + 1] if places else ""
+    places = (place for place in range(len(words) - 2, -1, -1) if words[place] == keyword)
+    return next((words[place + 1] for place in places), "")
 
 
+@lru_cache(maxsize=1 << 16)
 def canonical(address: str) -> str:
+    """The usual text of an address; of anything else, the same."""
     try:
         return str(ip_address(address))
     except ValueError:

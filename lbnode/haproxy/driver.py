@@ -9,11 +9,12 @@ answers the same, so both agree.
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from threading import Event
 
 from lbnode.drivers import Observed, Result
 from lbnode.errors import ApplyFailed, LbnodeError, NotReady
-from lbnode.haproxy import live, render, statefile
+from lbnode.haproxy import kept, live, render, statefile
 from lbnode.haproxy.configuration import ENABLER
 from lbnode.haproxy.live import Live
 from lbnode.haproxy.reload import reload, running_digest
@@ -68,7 +69,7 @@ class HaproxyDriver:
             if not error and way != BY_RUNTIME and (held or isinstance(change.row, Running)):
                 reloaded = way
         if any(result.way == BY_RUNTIME and isinstance(result.change.row, live.KINDS) for result in results):
-            self._keep(self._paths.haproxy_config.read_text(encoding="utf-8"))
+            kept.keep(self._paths)
         return results
 
     def _carried_out(self, change: Change) -> tuple[str, str]:
@@ -130,7 +131,7 @@ class HaproxyDriver:
             self._reload(config)
             way = f"by {reason or 'a reload'}"
         self._paths.haproxy_parts.write_text(json.dumps(dict(wanted.parts)), encoding="utf-8")
-        self._keep(config)
+        kept.keep(self._paths)
         return way
 
     def _running(self) -> str:
@@ -155,26 +156,9 @@ class HaproxyDriver:
         try:
             reload(self._paths)
         except LbnodeError:
-            self._restore()
+            with suppress(LbnodeError):  # it has ended since
+                kept.restore(self._paths, running_digest(self._runtime.info()))
             raise
         finally:
             states.unlink(missing_ok=True)
-        self._keep(config)
-
-    def _keep(self, config: str) -> None:
-        """What runs now: HAProxy would start with it again, should the next reload fail."""
-        fresh = self._paths.haproxy_loaded.with_suffix(".new")
-        fresh.write_text(config, encoding="utf-8")
-        fresh.replace(self._paths.haproxy_loaded)
-
-    def _restore(self) -> None:
-        """Puts the file back that the running HAProxy was started with."""
-        file = self._paths.haproxy_config
-        try:
-            old = self._paths.haproxy_loaded.read_text(encoding="utf-8")
-            if render.digest(old) == running_digest(self._runtime.info()):
-                fresh = file.with_name(f".{file.name}.restored")
-                fresh.write_text(old, encoding="utf-8")
-                fresh.replace(file)
-        except (OSError, LbnodeError):
-            return  # it was never seen to run, or has ended since
+        kept.keep(self._paths)

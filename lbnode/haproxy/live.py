@@ -8,6 +8,7 @@ right already, so that a reload does it.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -67,24 +68,29 @@ class Live:
     def _servers(self, wanted: set[str]) -> tuple[list[PoolServer], list[str]]:
         states = [state for state in self.runtime.servers_state() if _ours(state)]
         leaving = self._leaving()
-        names = {f"{state['be_name']}/{state['srv_name']}" for state in states}
-        gone = bool(names - wanted)
-        sessions = self._sessions() if gone else {}
+        held = self._sessions(leaving - wanted, states)
         found: list[PoolServer] = []
         waiting: list[str] = []
         for state in states:
             name = f"{state['be_name']}/{state['srv_name']}"
             out = name in leaving and bool(int(state["srv_admin_state"]) & IN_MAINTENANCE)
-            if out and name not in wanted and sessions.get(name):
-                waiting.append(f"server {name} leaves when its {sessions[name]} connections have ended")
+            if out and held.get(name):
+                waiting.append(f"server {name} leaves when its {held[name]} connections have ended")
             else:
                 found.append(_row(state, out))
         return found, waiting
 
-    def _sessions(self) -> dict[str, int]:
-        """What keeps a server from leaving: its connections, idle ones too (HAProxy closes them by and by,
-        `pool-purge-delay`), and requests that wait for it."""
-        return {f"{row['pxname']}/{row['svname']}": _held_by(row) for row in self.runtime.stat("-1 4 -1")}
+    def _sessions(self, names: set[str], states: Iterable[Mapping[str, str]]) -> dict[str, int]:
+        """What keeps servers from leaving: their connections, idle ones too (HAProxy closes them by and by,
+        `pool-purge-delay`), and requests that wait for them."""
+        there = {state["be_name"] for state in states} if names else set()
+        rows = [
+            row
+            for backend in sorted(there.intersection(name.rpartition("/")[0] for name in names))
+            for row in self.runtime.stat(f"{backend} 4 -1")
+        ]
+        found = ((f"{row['pxname']}/{row['svname']}", _held_by(row)) for row in rows)
+        return {name: held for name, held in found if name in names}
 
     def _table(self, wanted: ProxyTable) -> Iterator[ProxyTable]:
         lines = self.runtime.command(f"{LISTINGS[wanted.kind]} {wanted.path}").splitlines()
@@ -219,8 +225,13 @@ def _row(state: Mapping[str, str], leaving: bool) -> PoolServer:
     asked = bool(int(state["srv_agent_state"]) & CONFIGURED)
     # An agent's percentage changes the user's weight, and leaves the initial one.
     weight = state["srv_iweight" if asked else "srv_uweight"]
-    address, port = canonical(state["srv_addr"]), int(state["srv_port"])
-    return PoolServer(state["be_name"], state["srv_name"], address, port, int(weight), leaving, asked=asked)
+    return _server(state["be_name"], state["srv_name"], state["srv_addr"], state["srv_port"], weight, leaving, asked)
+
+
+@lru_cache(maxsize=1 << 16)
+def _server(backend: str, name: str, address: str, port: str, weight: str, leaving: bool, asked: bool) -> PoolServer:
+    """The very same row as long as nothing of it changes, which makes comparing thousands of them quick."""
+    return PoolServer(backend, name, canonical(address), int(port), int(weight), leaving, asked=asked)
 
 
 def _held_by(row: Mapping[str, str]) -> int:

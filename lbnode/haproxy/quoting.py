@@ -14,6 +14,8 @@ _ARGUMENT = re.compile(r"[A-Za-z0-9_./:@%+=-]+")
 
 def escaped(value: str) -> str:
     """One word. Raises LbnodeError on control characters, which nothing can quote."""
+    if _ARGUMENT.fullmatch(value):
+        return value
     if not value or any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
         raise LbnodeError(f"cannot write {value!r} into haproxy.cfg: it is empty or holds control characters")
     return re.sub(r"""([\\ #"'])""", r"\\\1", value)

@@ -6,12 +6,15 @@ socket gives it back, so that which configuration really runs is read from HAPro
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from lbnode.config.model import Cluster, IPAddress, Node
 from lbnode.errors import LbnodeError
 from lbnode.haproxy import configuration, tables, views
 from lbnode.haproxy.quoting import argument, duration, escaped, host
 from lbnode.paths import Paths
+from lbnode.resources import PoolServer
 from lbnode.roles import mss
 from lbnode.roles.prober import Prober
 from lbnode.templates import Templates
@@ -23,7 +26,16 @@ _DESCRIPTION = re.compile(r"^\s*description\s+lbnode\s+([0-9a-f]{16})\s*$", re.M
 _PLACEHOLDER = "0" * 15 + "@"
 
 
-def config(templates: Templates, cluster: Cluster, node_name: str, paths: Paths, version: tuple[int, int]) -> str:
+@dataclass(frozen=True)
+class Rendered:
+    """A haproxy.cfg; `parts` are the digests of its sections, by title, `servers` those that it names."""
+
+    text: str
+    parts: Mapping[str, str]
+    servers: tuple[PoolServer, ...]
+
+
+def config(templates: Templates, cluster: Cluster, node_name: str, paths: Paths, version: tuple[int, int]) -> Rendered:
     """The whole haproxy.cfg of one L7 node for one HAProxy version.
 
     Raises LbnodeError when the node or a server has no address, or when the template is wrong.
@@ -54,13 +66,16 @@ def config(templates: Templates, cluster: Cluster, node_name: str, paths: Paths,
         resolvers=_resolvers(cluster),
         services=views.services(cluster, paths),
     )
-    text = body.replace(_PLACEHOLDER, configuration.digest(configuration.digests(body, version)))
+    parsed = configuration.sections(body)
+    parts = configuration.digests(parsed, version)
+    text = body.replace(_PLACEHOLDER, configuration.digest(parts))
     if not digest(text):
         where = templates.origin.get(TEMPLATE, TEMPLATE)
         raise LbnodeError(
             f"cannot use {where}: its global section needs the line 'description lbnode {{{{ digest }}}}'"
         )
-    return f"{HEADER} from {paths.cluster_file} and {TEMPLATE}; do not edit\n{text}"
+    text = f"{HEADER} from {paths.cluster_file} and {TEMPLATE}; do not edit\n{text}"
+    return Rendered(text, parts, configuration.servers(parsed))
 
 
 def digest(config_text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from lbnode.config.model import Cluster
-from lbnode.haproxy import configuration, render, tables
+from lbnode.haproxy import render, tables
 from lbnode.paths import Paths
 from lbnode.resources import Certificate, File, Key, ProxyTable, Row, Running
 from lbnode.templates import Templates
@@ -20,15 +20,14 @@ def rows(
     """Files, and what the running HAProxy should have of them. `certificates`: the fingerprint of each file that could
     be read; the others HAProxy itself will complain about."""
     config = render.config(templates, cluster, name, paths, version)
-    parts = configuration.digests(config, version)
     found = tables.tables(cluster, paths)
     return (
         *(File(table.path, table.content) for table in found),
-        File(str(paths.haproxy_config), config, checker="haproxy"),
-        Running("haproxy", render.digest(config), tuple(parts.items())),
+        File(str(paths.haproxy_config), config.text, checker="haproxy"),
+        Running("haproxy", render.digest(config.text), tuple(config.parts.items())),
         *(Certificate(path, fingerprint) for path, fingerprint in sorted(certificates.items())),
         *(_held(table) for table in found),
-        *configuration.servers(config),
+        *config.servers,
     )
 
 

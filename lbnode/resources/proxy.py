@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from lbnode.resources.row import Row
+from lbnode.resources.row import Key, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,10 @@ class PoolServer(Row):
     words: str = field(default="", compare=False, repr=False)
     checked: bool = field(default=False, compare=False)
     asked: bool = field(default=False, compare=False)
+
+    @property
+    def key(self) -> Key:
+        return (self.KIND, self.backend, self.server)
 
     @property
     def title(self) -> str:

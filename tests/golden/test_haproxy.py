@@ -11,7 +11,7 @@ import yaml
 from lbnode import templates
 from lbnode.config.load import parse
 from lbnode.config.model import Cluster
-from lbnode.haproxy import program, render, tables
+from lbnode.haproxy import program, render, statefile, tables
 from lbnode.paths import Paths
 
 CASES = sorted(path.parent for path in Path(__file__).parent.glob("haproxy-*/cluster.yaml"))
@@ -34,7 +34,7 @@ def test_rendered_as_it_was_and_accepted_by_haproxy(
     text = (case / "cluster.yaml").read_text()
     cluster = Cluster.model_validate(yaml.safe_load(text))
     node = next(iter(cluster.with_role("l7")))
-    golden(case / "haproxy.cfg", render.config(templates.load(), cluster, node, Paths(), (2, 6)))
+    golden(case / "haproxy.cfg", render.config(templates.load(), cluster, node, Paths(), (2, 6)).text)
     for table in tables.tables(cluster, Paths()):
         if table.entries and ":" in table.path:
             golden(case / Path(table.path).name.replace(":", "."), table.content)
@@ -48,13 +48,17 @@ def accepted(text: str, node: str, folder: Path, certificate: str) -> str:
     for name in re.findall(rf"{folder}/[\w./-]+", text):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(certificate if name.endswith(".pem") else "<html>A page</html>\n")
-    config = render.config(templates.load(), cluster, node, paths, program.version())
+    config = render.config(templates.load(), cluster, node, paths, program.version()).text
     for path, content in [(t.path, t.content) for t in tables.tables(cluster, paths)] + [
-        (str(paths.haproxy_config), config)
+        (str(paths.haproxy_config), config),
+        (str(paths.haproxy_state_file), statefile.content([], "")),
     ]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(content)
-    return program.check(paths.haproxy_config)
+    # -dW: a warning is an error.
+    argv = ["haproxy", "-c", "-dW", "-f", str(paths.haproxy_config)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
 def test_each_case_is_what_lbnode_check_takes() -> None:

@@ -1,6 +1,7 @@
 """A real HAProxy on loopback, and what stands around it: servers, agents, and files of its own."""
 
 import os
+import random
 import socket
 import socketserver
 import subprocess
@@ -35,13 +36,28 @@ def until(condition: Callable[[], object], deadline_s: float = 5.0) -> None:
         pause.wait(0.002)
 
 
+PORTS = range(10_000, 32_000)
+"""Below those that the kernel gives to clients: one of theirs may be taken again before a server of a test has it."""
+
+
 def free_ports(number: int) -> list[int]:
     """All at once, so that they differ."""
     with ExitStack() as stack:
-        probes = [stack.enter_context(closing(socket.socket())) for _ in range(number)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        found: list[int] = []
+        while len(found) < number:
+            probe = stack.enter_context(closing(socket.socket()))
+            port = random.choice(PORTS)  # noqa: S311 - nobody is to be surprised
+            found += [port] if is_free(probe, port) else []
+        return found
+
+
+def is_free(probe: socket.socket, port: int) -> bool:
+    """Whether nobody else has it."""
+    try:
+        probe.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:
@@ -110,7 +126,7 @@ class Node:
         self.paths = Paths(folder / "etc", folder / "run")
         self.agent_inter = "500ms"
         self.health, self.agent, self.stats, self.metrics, self.vip, self.web = free_ports(6)
-        self.driver = HaproxyDriver(self.paths, wait_s=3)
+        self.driver = HaproxyDriver(self.paths, wait_s=10)
         self.runtime = Runtime(self.paths.haproxy_socket)
         program.prepare(self.paths)
 
@@ -158,7 +174,7 @@ class Node:
         for table in tables.tables(cluster, self.paths):
             Path(table.path).parent.mkdir(parents=True, exist_ok=True)
             Path(table.path).write_text(table.content)
-        return render.config(self.templates(), cluster, "l7", self.paths, program.version())
+        return render.config(self.templates(), cluster, "l7", self.paths, program.version()).text
 
     def write(self, text: str) -> Running:
         self.paths.haproxy_config.write_text(text)

@@ -256,7 +256,7 @@ def test_real_servers_without_a_route_are_named() -> None:
 
 def test_the_shipped_configuration_tells_an_mss_that_fits() -> None:
     whole = cluster.small()
-    config = render.config(load(), whole, "l7-1", Paths(), (2, 6))
+    config = render.config(load(), whole, "l7-1", Paths(), (2, 6)).text
     vips = ["198.51.100.1", "2001:db8:c633:6401::1"]
     told = packets.binds(config, vips)
     assert told == {"198.51.100.1": 1440, "2001:db8:c633:6401::1": 1400}

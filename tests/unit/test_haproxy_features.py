@@ -134,7 +134,7 @@ def cluster(ports: Mapping[str, int], node: Node, folder: Path) -> Cluster:
     for pool in found["pools"].values():
         pool["agent_check"] = False
         # A check has no longer than its interval to connect, with TLS the handshake included.
-        pool["check"] = {"interval_s": 0.05, "rise": 1, "fall": 1, **pool.get("check", {})}
+        pool["check"] = {"interval_s": 0.1, "rise": 1, "fall": 3, **pool.get("check", {})}
     return Cluster.model_validate(
         {
             "bgp": {"local_asn": 65000, "peers": {"r1": {"address": "192.0.2.1", "asn": 65001}}},

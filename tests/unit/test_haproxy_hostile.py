@@ -140,7 +140,7 @@ class Parser:
             assert len(table.content.splitlines()) == 1 + len(table.entries)
         config = self.paths.etc / "haproxy.cfg"
         node = next(iter(cluster.with_role("l7")))  # its name may be what was changed
-        written = render.config(SHIPPED, cluster, node, self.paths, (2, 6))
+        written = render.config(SHIPPED, cluster, node, self.paths, (2, 6)).text
         config.write_text(written)
         argv = ["haproxy", "-c", "-dW", "-f", str(config)]
         environment = {**os.environ, "HOME": "x bind :1"}

@@ -38,7 +38,7 @@ SHIPPED = templates.load()
 
 
 def rendered(sources: templates.Templates = SHIPPED) -> str:
-    return render.config(sources, parse(TEXT), "l7-1", Paths(), (2, 6))
+    return render.config(sources, parse(TEXT), "l7-1", Paths(), (2, 6)).text
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_rejected_file_says_where_it_is_from(tmp_path: Path) -> None:
     paths.cluster_file.write_text(TEXT.replace("    pages: [/nowhere/503.html]\n", "    # none\n"))
     identity = Identity("l7-1", "l7", paths)
     cluster = parse(paths.cluster_file.read_text())
-    content = render.config(SHIPPED, cluster, "l7-1", paths, (2, 6))
+    content = render.config(SHIPPED, cluster, "l7-1", paths, (2, 6)).text
     paths.haproxy_config.parent.mkdir()
     for name in ("maintenance.map", "metrics.acl", "www:routes.map"):
         (paths.haproxy_tables / name).parent.mkdir(exist_ok=True)

@@ -88,7 +88,8 @@ def test_a_bind_that_fails_is_reported_although_the_file_is_valid(started: Node)
         assert program.check(started.paths.haproxy_config) == ""
         (error,) = apply(started, wanted, UP)
     assert "cannot reload HAProxy" in error
-    assert "the file is valid" in error
+    # The master says why since 2.7.
+    assert ("the file is valid" if program.version() < (2, 7) else "Address already in use") in error
     assert started.get(started.health) == 200
 
 

@@ -32,7 +32,7 @@ def cluster(**changes: object) -> Cluster:
 
 
 def rendered(version: tuple[int, int] = (2, 6), shipped: Templates = SHIPPED, **changes: object) -> str:
-    return render.config(shipped, cluster(**changes), "web1", Paths(), version)
+    return render.config(shipped, cluster(**changes), "web1", Paths(), version).text
 
 
 def own(old: str, new: str) -> Templates:
