@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`; the others are for work on lbnode itself.
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check kernel-test smp-test lab-test proxy-test bench docs classifier venv system format clean
+.PHONY: demo test check kernel-test smp-test lab-test proxy-test hostile-test bench docs classifier venv system format clean
 
 # Debian's own python3: the lab's guest runs as whoever called it and must be able to read the interpreter.
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
@@ -29,7 +29,7 @@ demo: system venv
 test: check
 	@echo "the kernel tests and the lab, side by side: each is shown when it has ended"
 	@$(MAKE) --no-print-directory -j$(GUESTS) --output-sync=target kernel-test lab-test
-	@$(MAKE) --no-print-directory smp-test proxy-test
+	@$(MAKE) --no-print-directory smp-test hostile-test proxy-test
 
 GUESTS := $(if $(filter 1,$(shell nproc)),1,2)
 
@@ -49,6 +49,10 @@ SLOW := $(foreach name,nothing_else_is_ever_sent_on it_finds_what_the_tables_say
 # On Debian's own kernel with two processors, in QEMU; the kernel is fetched once, into ~/.cache/lbnode.
 smp-test: system venv
 	$(BIN)/lbnode lab kernel --smp -- $(BIN)/pytest -q tests/smp tests/kernel/test_classifier.py $(SLOW)
+
+# What strangers may send, in full measure.
+hostile-test: system venv
+	LBNODE_RANDOM_SEQUENCES=100000 $(BIN)/pytest -q tests/unit/test_agent_ports.py
 
 # The tests of HAProxy on that of later Debians (3.0 and on), each of which is fetched once, into ~/.cache/lbnode.
 SUITES := trixie forky
