@@ -57,9 +57,10 @@ hostile-test: system venv
 # The tests of HAProxy on that of later Debians (3.0 and on), each of which is fetched once, into ~/.cache/lbnode.
 SUITES := trixie forky
 proxy-test: system venv
+	$(BIN)/pytest -q tests/newer
 	set -e; for suite in $(SUITES); do bin=$$($(BIN)/python tests/newer/haproxy.py $$suite); $$bin/haproxy -v | head -n 1; \
 		PATH="$$bin:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile \
-			tests/golden/test_haproxy.py tests/unit/test_haproxy_*.py tests/unit/test_agent_check_table.py; done
+			tests/newer tests/golden/test_haproxy.py tests/unit/test_haproxy_*.py tests/unit/test_agent_check_table.py; done
 
 lab-test: system venv
 	$(BIN)/pytest -v tests/lab
