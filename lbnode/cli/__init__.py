@@ -56,7 +56,7 @@ def lbnode() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command line and exits with its code (see docs/reference/exit-codes.md)."""
+    """Runs one command line and exits with its code (docs/reference/commands.md lists them)."""
     collect_seldom()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 

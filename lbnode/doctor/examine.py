@@ -1,57 +1,31 @@
 """All checks of one node: reads what each needs, lets it decide, and goes on when one cannot be answered."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lbnode.bgp.driver import ExabgpDriver
-from lbnode.bgp.table import TableDriver
-from lbnode.bgp.told import read_told
 from lbnode.config.model import Cluster, Node
-from lbnode.doctor import bgp, devices, host, modules, packets, programs, rights, rules, second_chance, settings, table
+from lbnode.doctor import devices, host, modules, packets, programs, rights, rules, second_chance, settings
+from lbnode.doctor.announcing import announcing
 from lbnode.doctor.finding import Finding
+from lbnode.doctor.patient import Patient
 from lbnode.drivers import Driver
 from lbnode.errors import LbnodeError, Missing, NotPermitted
 from lbnode.haproxy.driver import HaproxyDriver
 from lbnode.haproxy.program import version as haproxy_version
-from lbnode.net import addresses
 from lbnode.net.filter import FilterDriver
 from lbnode.net.fou import FouDriver
 from lbnode.net.links import LinkDriver
 from lbnode.net.sysctl import SysctlDriver
 from lbnode.node import Identity
-from lbnode.resources import Address, AnnouncedRoute, File, FouPort, Link, MssClamp, Row, Running, Sysctl
+from lbnode.resources import Address, File, FouPort, Link, MssClamp, Running, Sysctl
 from lbnode.roles import desired, mss
 from lbnode.roles.inputs import Inputs
 from lbnode.templates import load as load_templates
 
 _ASSUMED_HAPROXY = (2, 6)
 """What the configuration is rendered for when no haproxy is installed, so that the other checks can go on."""
-
-
-@dataclass(frozen=True)
-class Patient:
-    """One node, what it should look like, and the devices that hold its own addresses, by family."""
-
-    identity: Identity
-    cluster: Cluster
-    rows: tuple[Row, ...]
-    uplinks: dict[int, host.Uplink]
-
-    @property
-    def node(self) -> Node:
-        return self.cluster.nodes[self.identity.name]
-
-    @property
-    def apply(self) -> str:
-        return f"lbnode apply --role {self.identity.role}"
-
-    def of(self, *kinds: type[Row]) -> list[Row]:
-        return [row for row in self.rows if isinstance(row, kinds)]
-
-    def vips(self, version: int) -> list[str]:
-        return [row.address for row in self.rows if isinstance(row, Address) and (":" in row.address) == (version == 6)]
 
 
 Check = Callable[[Patient], Iterable[Finding]]
@@ -214,46 +188,6 @@ def _running(patient: Patient) -> list[Finding]:
     return found
 
 
-def _bgp(patient: Patient) -> list[Finding]:
-    """For nodes that announce."""
-    cluster, name = patient.cluster, patient.identity.name
-    vips = [str(vip) for service in cluster.announced_by(name).values() for vip in service.vips]
-    if not vips:
-        return []
-    by = _by_table if cluster.bgp.speaker == "table" else _by_exabgp
-    found = by(patient, vips)
-    return [*found, bgp.ecmp(cluster), *bgp.lingering(bgp.spoken_with(cluster, name))]
-
-
-def _by_exabgp(patient: Patient, vips: Sequence[str]) -> list[Finding]:
-    cluster, told = patient.cluster, read_told(patient.identity.paths)
-    peers = bgp.spoken_with(cluster, patient.identity.name)
-    found = [programs.installed("exabgp", host.exabgp_version()), *bgp.sessions(peers, told.peers if told else {})]
-    if told is None:
-        return found
-    refused = {str(key[1]).partition("/")[0]: why for key, why in told.refused.items()}
-    found += bgp.relay(told.problem, told.agent_gone, cluster.bgp.dead_man.then)
-    prefixes = [row.prefix for row in told.announced]
-    return [*found, *bgp.announced(_bare(prefixes), vips, _local(), refused, patient.apply)]
-
-
-def _by_table(patient: Patient, vips: Sequence[str]) -> list[Finding]:
-    """What stands in the table, and who reads it; what becomes of it is up to BIRD or FRR."""
-    observed = TableDriver().observe(patient.of(AnnouncedRoute))
-    prefixes = [row.prefix for row in observed.rows if isinstance(row, AnnouncedRoute)]
-    found = table.speakers(patient.cluster, patient.identity.name, host.running(table.PROGRAMS))
-    told = bgp.announced(_bare(prefixes), vips, _local(), {}, patient.apply)
-    return [*found, bgp.elsewhere(), *told, *table.strangers(observed.foreign)]
-
-
-def _bare(prefixes: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(prefix.partition("/")[0] for prefix in prefixes))
-
-
-def _local() -> set[str]:
-    return {one.address for one in addresses.dump()}
-
-
 def _second_chance(patient: Patient) -> Iterable[Finding]:
     return second_chance.check(patient.identity, patient.cluster, patient.apply)
 
@@ -277,5 +211,5 @@ CHECKS: dict[str, Check] = {
     "mtu and mss": _packets,
     "programs": _running,
     "second chance": _second_chance,
-    "bgp": _bgp,
+    "bgp": announcing,
 }

@@ -5,13 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from http.client import HTTPConnection
+from io import StringIO
 from random import Random
 
 import cluster
 import pytest
 
+from lbnode.cli import run
 from lbnode.lab.wait import WaitError, wait_until
 
 DEADLINE_S = 15.0
@@ -60,18 +62,39 @@ class RunningAgent:
         return found[-1]
 
     def status(self):
-        return json.loads(self.lbnode("status", "--json").stdout)
+        """Asked in this process: tests look often."""
+        with redirect_stdout(StringIO()) as said:
+            run(["status", "--json", *self.options])
+        return json.loads(said.getvalue())
+
+
+@contextmanager
+def started(folder):
+    (folder / "etc").mkdir()
+    running = RunningAgent(folder / "etc", folder / "run")
+    try:
+        running.until(running.answer)
+        yield running
+    finally:
+        running.process.terminate()
+        running.process.wait(10)
+        running.log.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with started(tmp_path_factory.mktemp("agent")) as running:
+        yield running
 
 
 @pytest.fixture
-def agent(tmp_path):
-    (tmp_path / "etc").mkdir()
-    running = RunningAgent(tmp_path / "etc", tmp_path / "run")
-    running.until(running.answer)
-    yield running
-    running.process.terminate()
-    running.process.wait(10)
-    running.log.close()
+def agent(running):
+    """One for all who leave it alive, as it was at first."""
+    for name in ("disable", "agent-check"):
+        (running.etc / name).unlink(missing_ok=True)
+    running.write(cluster.TEXT)
+    running.until(lambda: running.answer() == "up ready 100%\n" and running.status()["problems"] == [])
+    return running
 
 
 def test_maintenance_reaches_haproxy_and_status(agent):
@@ -130,11 +153,12 @@ def test_six_mistakes_are_located_and_the_agent_keeps_the_last_good_file(agent):
     agent.until(lambda: agent.status()["problems"] == [])
 
 
-def test_an_agent_that_is_ended_leaves_no_socket_and_status_says_so(agent):
-    agent.until(lambda: agent.status()["last_pass"])
-    agent.process.send_signal(signal.SIGTERM)
-    assert agent.process.wait(10) == 0
-    found = agent.status()
+def test_an_agent_that_is_ended_leaves_no_socket_and_status_says_so(tmp_path):
+    with started(tmp_path) as agent:
+        agent.until(lambda: agent.status()["last_pass"])
+        agent.process.send_signal(signal.SIGTERM)
+        assert agent.process.wait(10) == 0
+        found = agent.status()
     assert found["agent"] is None
     assert found["problems"] == ["agent: not running"]
 

@@ -1,6 +1,7 @@
 """Drawings of topologies: complete, legible, always the same, and those in the repository not out of date."""
 
 import re
+from functools import cache
 from itertools import combinations
 from xml.etree import ElementTree as ET
 
@@ -25,6 +26,9 @@ LABS = [
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+loaded = cache(load)
+
+
 def words(text: str) -> str:
     """All text of a drawing, as it reads."""
     root = ET.fromstring(text)  # noqa: S314 - it is our own
@@ -42,7 +46,7 @@ def test_the_drawing_in_the_repository_is_up_to_date(folder, capsys):
 
 @pytest.mark.parametrize(("folder", "scale"), LABS)
 def test_everything_is_in_it(folder, scale):
-    topology = load(folder, scale)
+    topology = loaded(folder, scale)
     text = words(draw(topology))
     lines = set(re.split(r"\n|, |: ", text))
     assert set(topology.machines) <= lines
@@ -70,7 +74,7 @@ def test_everything_is_in_it(folder, scale):
 @pytest.mark.parametrize(("folder", "scale"), LABS)
 def test_it_is_legible(folder, scale):
     """No block lies on another, no text on a block or on another text, and all of it is inside."""
-    placed = place(figure(load(folder, scale)))
+    placed = place(figure(loaded(folder, scale)))
     areas = [(box.x, box.y, box.x + box.width, box.bottom, box.block.key) for box in placed.boxes]
     for text in placed.texts:
         right = text.x + width(text.strong, BOLD) + width(text.plain)

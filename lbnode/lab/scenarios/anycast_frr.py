@@ -4,24 +4,34 @@ lbnode's agent on a server checks the service and keeps a route in a table; FRR 
 leaf; leaves tell the spines; the spines spread flows over all leaves that have the VIP.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import cycle, islice
-from typing import Any
 
 from lbnode.lab import bpf, outage, programs
-from lbnode.lab.clients.crowd import Reply, pairs
+from lbnode.lab.clients.crowd import pairs
 from lbnode.lab.programs import AGENT, WEB
+from lbnode.lab.scenarios.leaf_spine import (
+    DEADLINE_S,
+    ask,
+    cable,
+    expect_answers,
+    leaf_of,
+    leaves,
+    others,
+    shares,
+    spines,
+    until_leaves,
+    vtysh,
+)
 from lbnode.lab.scenarios.report import expect
 from lbnode.lab.scenarios.scenario import Scenario, Step, Steps, once, show
 from lbnode.lab.scenarios.stage import Stage
 from lbnode.resources import ANNOUNCE_LINK, FIRST_CHOICE
 
 STARTED_S = 120.0
-DEADLINE_S = 30.0
 BGPD = "bgpd"
 STRAY = "203.0.113.99/32"
 """Neither announceable by the cluster file, nor in the leaves' prefix list."""
@@ -41,66 +51,6 @@ def play(stage: Stage, steps: Steps, rounds: int) -> None:
             f"every VIP over all leaves on both spines, after {seconds:.1f} s more, and every VIP answers"
         )
     show(stage, steps, rounds)
-
-
-def spines(stage: Stage) -> list[str]:
-    return [name for name in stage.routes if name.startswith("spine")]
-
-
-def leaves(stage: Stage) -> list[str]:
-    return [name for name in stage.routes if name.startswith("leaf")]
-
-
-def cable(stage: Stage, server: str) -> str:
-    """A server's only interface, and that of its leaf at the other end."""
-    (port,) = stage.lab.topology.machines[server].ports
-    return port.lan
-
-
-def leaf_of(stage: Stage, server: str) -> str:
-    return next(name for name in stage.lab.topology.lans[cable(stage, server)] if name != server)
-
-
-def others(stage: Stage, server: str) -> list[str]:
-    """The leaves of the other servers."""
-    return [name for name in leaves(stage) if name != leaf_of(stage, server)]
-
-
-def until_leaves(stage: Stage, names: Iterable[str], deadline_s: float = DEADLINE_S) -> float:
-    """Waits until both spines' kernels have exactly these next hops for every VIP; returns how many seconds that
-    took."""
-    wanted = set(names)
-    return stage.wait(
-        lambda: all(stage.carriers(spine, vip) == wanted for spine in spines(stage) for vip in stage.vips),
-        deadline_s,
-        f"{', '.join(sorted(wanted))} as the next hops of every VIP on both spines",
-    )
-
-
-def ask(stage: Stage, each: int, clients: int | None = None) -> list[Reply]:
-    """`each` requests from every client address (or so many of each family) to every VIP of its family."""
-    users = stage.lab.topology.clients
-    sources = [*users.addresses(4)[:clients], *users.addresses(6)[:clients]]
-    return stage.crowd.ask([pair for pair in pairs(stage.vips, sources) for _ in range(each)])
-
-
-def expect_answers(stage: Stage, names: Iterable[str]) -> Counter[str]:
-    """Requires that every request is answered, and that exactly these servers answer."""
-    replies, wanted = ask(stage, 3), set(names)
-    bad = [reply for reply in replies if reply.status != 200]
-    expect(not bad, f"all of {len(replies)} requests answered", f"{len(bad)} were not, such as {bad[:1]}")
-    counts = Counter(reply.backend for reply in replies)
-    expect(set(counts) == wanted, f"answers from {', '.join(sorted(wanted))} and no others", dict(counts))
-    return counts
-
-
-def shares(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {counts[name]}" for name in sorted(counts))
-
-
-def vtysh(stage: Stage, name: str, command: str) -> Any:
-    """What FRR on a machine answers, as JSON."""
-    return json.loads(stage.node(name).run(["vtysh", "-c", f"{command} json"], check=True).stdout)
 
 
 def next_hops(stage: Stage) -> None:
