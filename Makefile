@@ -24,12 +24,13 @@ MISSING   = $(shell for p in $(PROGRAMS) $(COMPILER); do \
 demo: system venv
 	@$(BIN)/lbnode lab run three-tier
 
-# A guest of the kernel tests and one of the lab have a processor each: they run side by side where there are two, and
-# what each has said is shown, whole, when it has ended. The emulator of the SMP tests takes two for itself.
+# The lab's guest and that of the kernel tests have a processor each: they run side by side where there are two, the proxy
+# tests when the first of them has ended, and what each has said is shown, whole, at its end. The emulator of the SMP
+# tests takes two processors for itself.
 test: check
-	@echo "the kernel tests and the lab, side by side: each is shown when it has ended"
-	@$(MAKE) --no-print-directory -j$(GUESTS) --output-sync=target kernel-test lab-test
-	@$(MAKE) --no-print-directory smp-test hostile-test proxy-test
+	@echo "the lab beside the kernel tests, then the proxy tests: each is shown when it has ended"
+	@$(MAKE) --no-print-directory -j$(GUESTS) --output-sync=target lab-test kernel-test proxy-test
+	@$(MAKE) --no-print-directory smp-test hostile-test
 
 GUESTS := $(if $(filter 1,$(shell nproc)),1,2)
 
@@ -54,12 +55,13 @@ smp-test: system venv
 hostile-test: system venv
 	LBNODE_RANDOM_SEQUENCES=100000 $(BIN)/pytest -q tests/unit/test_agent_ports.py
 
-# The tests of HAProxy on that of later Debians (3.0 and on), each of which is fetched once, into ~/.cache/lbnode.
+# The tests of HAProxy on that of later Debians (3.0 and on), each of which is fetched once, into ~/.cache/lbnode;
+# on one processor, for the lab may have the other.
 SUITES := trixie forky
 proxy-test: system venv
 	$(BIN)/pytest -q tests/newer
 	set -e; for suite in $(SUITES); do bin=$$($(BIN)/python tests/newer/haproxy.py $$suite); $$bin/haproxy -v | head -n 1; \
-		PATH="$$bin:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile \
+		PATH="$$bin:$$PATH" $(BIN)/pytest -q \
 			tests/newer tests/golden/test_haproxy.py tests/unit/test_haproxy_*.py tests/unit/test_agent_check_table.py; done
 
 lab-test: system venv

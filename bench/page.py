@@ -37,8 +37,8 @@ NOTES = """\
   have while one server comes (shared pages counted once): after a reload the old one is there for a while. lbnode's is
   that of the measuring process.
 - **1,000 prefixes** are counted at the router, a BIRD in the same kernel. lbnode's relay looks at every prefix before
-  it is told, keeps few commands on their way, and writes down what became of them; the plain script writes all lines at
-  once and reads the answers.
+  it is told, tells those with the same attributes 20 at a time, keeps few commands on their way, and writes down what
+  became of each prefix; the plain script writes a line for each, all at once, and reads the answers.
 - user-mode-linux has one processor and slow system calls (some 20 us), and starting a program is dear there. Python's
   own work runs at native speed. On other kernels programs of many system calls (ipvsadm) do better.
 - **The classifier** runs by BPF_PROG_TEST_RUN, with real sockets: a million times the same packet (warm), or one packet

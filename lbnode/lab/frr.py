@@ -50,5 +50,5 @@ def needs(daemon: str) -> str | None:
 def clients(node: Node) -> set[str]:
     """The daemons that are connected to zebra. They try it every 10 s, after three failures every 60 s (lib/zclient.c);
     watchfrr would start them again with it."""
-    done = node.run(["vtysh", "-c", "show zebra client summary"])
+    done = node.run(["vtysh", "-d", ZEBRA, "-c", "show zebra client summary"])
     return {line.split()[0] for line in done.stdout.splitlines() if line.strip()} & {"bgp", "bfd"}

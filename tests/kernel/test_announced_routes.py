@@ -85,7 +85,7 @@ def test_what_people_order_is_in_the_table_before_the_pass():
     link = Link(ANNOUNCE_LINK, "vrf", table=78)
 
     def order(words: str, routes: Sequence[Row], whole: bool = True) -> list[str]:
-        haste.tell_peers(parse(words), Desired((link, *routes)), whole)
+        haste.tell_peers(parse(words), Desired((link, *routes), {row.key: words for row in WANTED}), whole)
         return table()
 
     run(WANTED)

@@ -2,7 +2,6 @@
 their second chance finds them there, on their own node."""
 
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ import pytest
 from chances import RELAY, SERIALS, Chances, added, five, moved, opened
 from echo import BEHIND, ECHO, answers
 
+from lbnode.haproxy.runtime import NotReady, Runtime
 from lbnode.lab.namespaces import Node
 from lbnode.lab.wait import wait_until
 
@@ -21,6 +21,7 @@ FLOWS = 30
 PATIENCE_S = 30
 CONFIG = f"""
 global
+  maxconn 1000
   log stdout format raw daemon
 defaults
   mode tcp
@@ -46,24 +47,11 @@ class Proxy:
 
     def workers(self) -> tuple[int, int]:
         """How many that are in force, and how many old ones."""
-        found = {"# workers": 0, "# old workers": 0}
-        section = ""
-        for line in self._ask("show proc").splitlines():
-            if line.startswith("#"):
-                section = line.strip()
-            elif section in found and line.strip():
-                found[section] += 1
-        return found["# workers"], found["# old workers"]
-
-    def _ask(self, what: str) -> str:
-        with socket.socket(socket.AF_UNIX) as asked:
-            try:
-                asked.connect(str(self.socket))
-                asked.sendall(f"{what}\n".encode())
-                with asked.makefile() as answer:
-                    return answer.read()
-            except OSError:  # it is about to start, or reads its configuration again
-                return ""
+        try:
+            found = Runtime(self.socket).processes()
+        except NotReady:  # it is about to start, or reads its configuration again
+            return 0, 0
+        return len(found.workers), len(found.old)
 
     def reload(self) -> None:
         self.process.send_signal(signal.SIGUSR2)

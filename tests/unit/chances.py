@@ -3,13 +3,14 @@ begin at one; then something changes, and then the other one carries all of them
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from direct_site import KEY, VIP, Site, built, cluster, only
-from echo import Flow, answers
+from echo import DEADLINE_S, Flow, answers
 
 from lbnode import impact, maglev
 from lbnode.chance import generations, program
@@ -18,8 +19,9 @@ from lbnode.chance.generations import Past
 from lbnode.config.model import Cluster
 from lbnode.lab import links
 from lbnode.lab.links import Route
+from lbnode.lab.wait import wait_until
 from lbnode.reconcile import run
-from lbnode.roles import desired
+from lbnode.roles import desired, second_chance
 from lbnode.roles.inputs import Chance, Inputs
 
 FOLDER = Path("/sys/fs/bpf/lbnode")
@@ -62,6 +64,18 @@ class Chances:
     def counted(self, reason: str) -> int:
         return sum(self.site.nodes[name].call(lambda: program.counters(FOLDER))[reason] for name in SERIALS)
 
+    def settled(self) -> int:
+        """The packets that have been sent on, when no more follow: acknowledgements may come late (TCP_DELACK_MAX, 0.2
+        seconds)."""
+        looks = [-1]
+
+        def same() -> bool:
+            looks.append(self.counted("forwarded"))
+            return looks[-1] == looks[-2]
+
+        wait_until(same, DEADLINE_S, "nothing to be sent on", poll_s=0.3)
+        return looks[-1]
+
     def is_detoured(self, flow: Flow) -> bool:
         """Whether an L4 node without an entry sends it to another server than its own, by what they have now."""
         source, port = flow.source
@@ -82,6 +96,37 @@ def opened(site: Site, count: int = FLOWS) -> list[Flow]:
     """So many of each family, all of them by the first L4 node."""
     over(site, ["l4-1"])
     return [*site.open(4, count), *site.open(6, count)]
+
+
+@cache
+def _later(version: Literal[4, 6]) -> maglev.Table:
+    """When RELAY will have been added."""
+    cluster = file(SERIALS)
+    return second_chance.by_file(cluster, cluster.services["echo"], version, KEY[version]).table
+
+
+def will_be_detoured(site: Site, flow: Flow) -> bool:
+    """Whether its slot will be another server's than its own when RELAY has been added."""
+    source, port = flow.source
+    version: Literal[4, 6] = 6 if ":" in source else 4
+    target = maglev.lookup(_later(version), source, port).server
+    return target is not None and target.address != site.address(flow.server, version)
+
+
+def opened_to_be_detoured(site: Site, count: int, connect: Callable[[], Flow]) -> list[Flow]:
+    """Flows until so many of them will be detoured, and at least one that will not."""
+    found: list[Flow] = []
+    while not count <= sum(will_be_detoured(site, flow) for flow in found) < len(found):
+        found.append(connect())
+    return found
+
+
+def opened_to_reach_relay(count: int, connect: Callable[[], Flow]) -> list[Flow]:
+    """So many flows, or more until RELAY has one of them."""
+    found: list[Flow] = []
+    while len(found) < count or RELAY not in {flow.server for flow in found}:
+        found.append(connect())
+    return found
 
 
 def over(site: Site, names: Sequence[str]) -> None:
@@ -118,14 +163,14 @@ def returned(site: Site) -> None:
 
 
 def opened_by_cookie(site: Site, chances: Chances, version: int, count: int) -> None:
-    """Opens connections without request sockets, which may come to a server that has just been added: each stays where
-    it comes, and none is taken for a flow that lives elsewhere."""
-    before = [chances.counted("cookie"), chances.counted("forwarded")]
+    """Opens so many connections, or more, without request sockets, which may come to a server that has just been
+    added: each stays where it comes, and none is taken for a flow that lives elsewhere."""
+    forwarded, cookies = chances.settled(), chances.counted("cookie")
     _syn_cookies(site, 2)
-    flows = site.open(version, count)
-    assert RELAY in {flow.server for flow in flows}
-    assert answers(flows) == {"own": count}
-    assert [chances.counted("cookie"), chances.counted("forwarded")] == [before[0] + count, before[1]]
+    flows = opened_to_reach_relay(count, partial(site.connect, version))
+    assert answers(flows) == {"own": len(flows)}
+    assert chances.counted("forwarded") == forwarded
+    assert chances.counted("cookie") >= cookies + len(flows)
     _syn_cookies(site, 1)
     site.end(flows)
 

@@ -117,12 +117,14 @@ def _cell(stage: Stage, victim: Victim, fault: Fault) -> Cell:
         _rule(stage, victim)
         settle(stage)
         stage.crowd.start(group, mix(FLOWS, KINDS, stage.vips, stage.clients), tick_s=0.5)
+        others = _clients(stage, victim)
         with _eyes(stage, victim) as eyes:
             expect(eyes.before, f"ways that lead to {victim.machine}", "none")
             eyes.mark()
             stopped = 0.0
             for number in range(fault.count):
                 stopped += _harm(stage, victim, fault, last=number == fault.count - 1)
+            wait_until(lambda: others <= _clients(stage, victim), BACK_S, f"others to find {victim.name}", 0.1)
             wait_until(lambda: eyes.calm_s > CALM_S, AS_BEFORE_S, "every way as before", 0.1)
             seen = eyes.gaps()
         stage.crowd.meet(group)
@@ -156,7 +158,6 @@ def _eyes(stage: Stage, victim: Victim) -> Eyes:
 def _harm(stage: Stage, victim: Victim, fault: Fault, last: bool) -> float:
     """Does it, and waits until the program is there again. Returns how long it stood still."""
     old, sign = _pid(stage, victim), _sign(stage, victim)
-    others = _clients(stage, victim)
     _signal(stage, victim, fault.number)
     if fault.number is signal.SIGSTOP:
         began = time.monotonic()
@@ -167,8 +168,6 @@ def _harm(stage: Stage, victim: Victim, fault: Fault, last: bool) -> float:
     wait_until(lambda: _pid(stage, victim) not in (0, old), BACK_S, f"{victim.name} to be started again", 0.02)
     if last and victim.program == AGENT:
         wait_until(lambda: _sign(stage, victim) > sign, BACK_S, "a sign of life", 0.1)
-    if last:
-        wait_until(lambda: others <= _clients(stage, victim), BACK_S, f"{victim.name} to be found by the others", 0.1)
     return 0.0
 
 

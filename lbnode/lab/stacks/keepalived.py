@@ -100,9 +100,12 @@ class Keepalived:
         return True
 
     def set_l7(self, names: Sequence[str]) -> None:
+        """One that does not run reads its file when it is started."""
         for l4 in self.stage.l4:
             self._write_l4(l4, names)
-            self.stage.supervisor.kill(self.stage.key(l4, KEEPALIVED), signal.SIGHUP)
+            key = self.stage.key(l4, KEEPALIVED)
+            if self.stage.supervisor.pid(key) is not None:
+                self.stage.supervisor.kill(key, signal.SIGHUP)
 
     def l4_out(self, name: str) -> None:
         """The health check announces the VIPs anew, with MED 1000: routers prefer the others while there are any."""
