@@ -58,7 +58,7 @@ def sh(*argv: str) -> None:
 
 
 def ask_bird(control: Path, command: str) -> str:
-    """What birdc would print, without starting it, for tests ask again and again; nothing when BIRD does not answer.
+    """What birdc would print, without starting it: tests ask again and again. Nothing when BIRD does not answer.
 
     The first line of a kind begins with its number and `-`, the last one of all with a number and a blank.
     """

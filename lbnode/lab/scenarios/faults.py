@@ -89,26 +89,33 @@ class Cell:
 
 
 def run(folder: Path, scale: str, work: Path, only: Sequence[str], faults: Sequence[str]) -> list[Cell]:
-    """Every cell, or those of some programs and faults; prints the table, writes `<work>/faults.json`. Raises
-    LabError."""
-    report, topology = Report(), load(folder, scale)
+    """Every cell, or those of some programs and faults; prints the table, writes `<work>/faults.json`, also of what was
+    seen before an experiment failed. Raises LabError."""
+    report, topology, cells = Report(), load(folder, scale), list[Cell]()
     chosen = victims(topology, only)
     wanted = [fault for fault in FAULTS if not faults or fault.name in faults]
     report.line(f"{topology.title}; scale {scale}; logs in {work / 'logs'}")
-    with build(topology, work) as lab, Supervisor(lab.logs) as supervisor:
-        programs.start_network(lab, supervisor)
-        with Crowd(lab.nodes[topology.clients.name], lab.logs / "users.log") as crowd:
-            stage = Stage(lab, supervisor, {topology.clients.name: crowd}, report)
-            with report.step("programs on every node"):
-                bring_up(stage)
-            cells = [_cell(stage, victim, fault) for victim in chosen for fault in wanted]
-            stage.close()
+    try:
+        with build(topology, work) as lab, Supervisor(lab.logs) as supervisor:
+            programs.start_network(lab, supervisor)
+            with Crowd(lab.nodes[topology.clients.name], lab.logs / "users.log") as crowd:
+                stage = Stage(lab, supervisor, {topology.clients.name: crowd}, report)
+                with report.step("programs on every node"):
+                    bring_up(stage)
+                for victim in chosen:
+                    cells += (_cell(stage, victim, fault) for fault in wanted)
+                stage.close()
+    finally:
+        _show(report, cells)
+        (work / "faults.json").write_text(json.dumps([cell.as_json() for cell in cells], indent=1) + "\n")
+    return cells
+
+
+def _show(report: Report, cells: Sequence[Cell]) -> None:
     report.table(
         ("program, fault", "routers' kernels", "flows broken", "longest stall", "requests failed"),
         {f"{cell.victim}, {cell.fault}": cell.row for cell in cells},
     )
-    (work / "faults.json").write_text(json.dumps([cell.as_json() for cell in cells], indent=1) + "\n")
-    return cells
 
 
 def _cell(stage: Stage, victim: Victim, fault: Fault) -> Cell:
