@@ -27,7 +27,8 @@ NOTES = """\
   packets in 600 ms), and twice ExaBGP with `exabgp healthcheck --withdraw-on-down` (every 1 s and every 10 s, else as
   it comes: three checks to rise and to fall), a web server and a `disable` file each. From the moment it happens to the
   moment the kernel has, or has no more, the route. lbnode is a backend that announces itself, with its own defaults (a
-  check every second, two to rise and to fall). The four go through their rounds side by side.
+  check every second, two to rise and to fall). The four go through their rounds side by side, on
+  one processor; then lbnode's two alone.
 - **HAProxy** is measured on loopback of the host. The plain side of the 60 changes starts a new process with `-sf` each
   time, with the same file but for `option idle-close-on-response`; its clients mostly notice a closed connection before
   they use it, and have to connect again. The layout beside the maintenance file has socat as its
@@ -82,7 +83,7 @@ def _machine(results: Mapping[str, Any]) -> list[str]:
         f"- Machine: {processors}, {machine['memory_gb']} GB of memory, {machine['kernel']}",
         f"- Lab kernel: {results['lab_kernel']}",
         "- Versions: " + ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
-        f"- Rounds: {results['rounds']}; {last}",
+        f"- Rounds: {results['rounds']}, unless another number is given; {last}",
     ]
 
 
@@ -102,7 +103,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def _side(figure: Figure, side: str) -> str:
     middle = _number(figure.median(side))
-    return f"{middle}; worst {_number(max(figure.values[side]))}" if figure.worst else middle
+    values = figure.values[side]
+    return f"{middle}; worst of {len(values)}: {_number(max(values))}" if figure.worst else middle
 
 
 def _beside(figure: Figure, peer: str) -> str:
