@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`; the others are for work on lbnode itself.
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check kernel-test smp-test lab-test proxy-test bench docs classifier venv system format clean
+.PHONY: demo test check kernel-test smp-test lab-test proxy-test hostile-test bench docs classifier venv system format clean
 
 # Debian's own python3: the lab's guest runs as whoever called it and must be able to read the interpreter.
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
@@ -30,7 +30,7 @@ demo: system venv
 test: check
 	@echo "the lab beside the kernel tests, then the proxy tests: each is shown when it has ended"
 	@$(MAKE) --no-print-directory -j$(GUESTS) --output-sync=target lab-test kernel-test proxy-test
-	@$(MAKE) --no-print-directory smp-test
+	@$(MAKE) --no-print-directory smp-test hostile-test
 
 GUESTS := $(if $(filter 1,$(shell nproc)),1,2)
 
@@ -51,13 +51,18 @@ SLOW := $(foreach name,nothing_else_is_ever_sent_on it_finds_what_the_tables_say
 smp-test: system venv
 	$(BIN)/lbnode lab kernel --smp -- $(BIN)/pytest -q tests/smp tests/kernel/test_classifier.py $(SLOW)
 
+# What strangers may send, in full measure.
+hostile-test: system venv
+	LBNODE_RANDOM_SEQUENCES=100000 $(BIN)/pytest -q tests/unit/test_agent_ports.py
+
 # The tests of HAProxy on that of later Debians (3.0 and on), each of which is fetched once, into ~/.cache/lbnode;
 # on one processor, for the lab may have the other.
 SUITES := trixie forky
 proxy-test: system venv
+	$(BIN)/pytest -q tests/newer
 	set -e; for suite in $(SUITES); do bin=$$($(BIN)/python tests/newer/haproxy.py $$suite); $$bin/haproxy -v | head -n 1; \
 		PATH="$$bin:$$PATH" $(BIN)/pytest -q \
-			tests/golden/test_haproxy.py tests/unit/test_haproxy_*.py tests/unit/test_agent_check_table.py; done
+			tests/newer tests/golden/test_haproxy.py tests/unit/test_haproxy_*.py tests/unit/test_agent_check_table.py; done
 
 lab-test: system venv
 	$(BIN)/pytest -v tests/lab

@@ -48,6 +48,8 @@ EVENTS = {
     "speaker": "ExaBGP (BIRD) killed and started again: without the route for",
     "cut": f"the node is cut off, hold time {HOLD_TIME_S} s -> withdrawn",
     "mend": "the node is back -> announced",
+    "alone": "`disable` file -> withdrawn, while the others rest",
+    "alone back": "`disable` file removed -> announced, while the others rest",
     "step": "`disable` file -> a second choice, which routers do not use any more",
     "undo": "`disable` file removed within the step -> used again",
 }
@@ -90,6 +92,7 @@ def measure(rounds: int, log: Path) -> list[Figure]:
             thread.join()
         if errors:
             raise errors[0]
+        _alone(site, sides, rounds)
         _step(site, sides[OURS], rounds)
     return list(_figures(site.took))
 
@@ -113,6 +116,14 @@ def _rounds(site: Site, name: str, side: Side, rounds: int) -> None:
         site.timed("mend", name, lambda: _cable(site, name, up=True), used=True)
 
 
+def _alone(site: Site, sides: dict[str, Side], rounds: int) -> None:
+    """lbnode's two again, one after the other: the processor is theirs."""
+    for name in (OURS, BY_TABLE):
+        for _ in range(rounds):
+            site.timed("alone", name, sides[name].disable, used=False)
+            site.timed("alone back", name, sides[name].enable, used=True)
+
+
 def _step(site: Site, side: Side, rounds: int) -> None:
     """lbnode again, as it comes: first a second choice."""
     if isinstance(side, Ours):
@@ -132,7 +143,7 @@ def _figures(took: dict[tuple[str, str], list[float]]) -> Iterator[Figure]:
     for event, text in EVENTS.items():
         values = {name: took[event, name] for name in SIDES if took.get((event, name))}
         yield Figure(f"router's kernel: {text}", "ms", values, worst=True)
-    for event, text in (("disable", "withdrawn"), ("step", "a second choice")):
+    for event, text in (("alone", "withdrawn, the others at rest"), ("step", "a second choice")):
         yield Figure(f"router's kernel: lbnode, file -> {text}", "ms", {OURS: took[event, OURS]}, GOAL_MS, worst=True)
     by_bfd = {OURS: took["cut", BY_TABLE]}
     yield Figure(

@@ -13,6 +13,10 @@ from typing import Any
 from lbnode.errors import LbnodeError, NotPermitted, NotReady
 from lbnode.paths import Paths
 
+PATIENCE_S = 5.0
+"""So long may a client take to ask, and so long to take the answer."""
+BACKLOG = 1024
+"""Connecting to a unix socket with a full queue fails at once."""
 LINE_MAX = 16 * 1024 * 1024
 NOT_UNDERSTOOD = {"error": 'cannot understand: send one line such as {"ask": "status"}'}
 
@@ -22,7 +26,7 @@ async def serve(paths: Paths, answers: dict[str, Callable[[], dict[str, Any]]]) 
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            line = await asyncio.wait_for(reader.readline(), 5)
+            line = await asyncio.wait_for(reader.readline(), PATIENCE_S)
             reply = _reply(line, answers)
         except (TimeoutError, ValueError):  # ValueError: a line without an end
             reply = NOT_UNDERSTOOD
@@ -31,10 +35,14 @@ async def serve(paths: Paths, answers: dict[str, Callable[[], dict[str, Any]]]) 
             return
         writer.write(json.dumps(reply).encode() + b"\n")
         writer.close()
+        try:
+            await asyncio.wait_for(writer.wait_closed(), PATIENCE_S)
+        except (TimeoutError, OSError):
+            writer.transport.abort()
 
     paths.agent_socket.parent.mkdir(parents=True, exist_ok=True)
     paths.agent_socket.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(connected, paths.agent_socket)
+    server = await asyncio.start_unix_server(connected, paths.agent_socket, backlog=BACKLOG)
     paths.agent_socket.chmod(0o660)
     return server
 

@@ -46,8 +46,9 @@ def test_flows_were_saved_by_a_second_chance(result, name):
     assert next(event for event in result["events"] if event["event"] == name)["sent_on"] > 0
 
 
-def test_nobody_needs_one_while_the_tables_stay(result):
-    assert next(event for event in result["events"] if event["event"] == "l4-drained")["sent_on"] == 0
+def test_next_to_nobody_needs_one_while_the_tables_stay(result):
+    """What is sent on then is the last packet of a flow that has just ended: it has no socket any more."""
+    assert next(event for event in result["events"] if event["event"] == "l4-drained")["sent_on"] < FLOWS // 20
 
 
 def test_what_was_not_broken_ended_whole(event):

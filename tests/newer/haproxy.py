@@ -83,7 +83,10 @@ def _below(whole: Path, pattern: str) -> Iterator[Path]:
 def _mirror() -> str:
     """Debian's own, as this machine is set up to reach it."""
     said = _said(["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)"])
-    return next(line.split()[2] for line in said.splitlines() if line.startswith("Debian Debian "))
+    found = [line.split()[2] for line in said.splitlines() if line.startswith("Debian Debian ")]
+    if not found:
+        sys.exit("cannot fetch HAProxy: apt knows no mirror of Debian (apt-get update)")
+    return found[0]
 
 
 def _said(argv: list[str]) -> str:

@@ -125,7 +125,7 @@ class Node:
     def __init__(self, folder: Path) -> None:
         self.paths = Paths(folder / "etc", folder / "run")
         self.agent_inter = "500ms"
-        self.health, self.agent, self.stats, self.metrics, self.vip, self.web = free_ports(6)
+        self.health, self.agent, self.stats, self.counts, self.metrics, self.vip, self.web = free_ports(7)
         self.driver = HaproxyDriver(self.paths, wait_s=10)
         self.runtime = Runtime(self.paths.haproxy_socket)
         program.prepare(self.paths)
@@ -150,6 +150,7 @@ class Node:
         """The shipped ones, but for ports that are taken on the test's machine, and for users it may not become."""
         shipped = templates.load()
         source = shipped.sources[render.TEMPLATE].replace(":8404", f":{self.stats}")
+        source = source.replace(":8403", f":{self.counts}")
         source = source.replace("agent-inter 500ms", f"agent-inter {self.agent_inter}")
         if os.geteuid() != 0:
             source = source.replace("    user haproxy\n    group haproxy\n", "")

@@ -5,9 +5,13 @@ import json
 import os
 import random
 import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 
 import pytest
@@ -20,8 +24,10 @@ from lbnode.maintenance.state import READY
 from lbnode.paths import Paths
 
 MANY = int(os.environ.get("LBNODE_RANDOM_SEQUENCES", "2000"))
-"""Random byte sequences for each of the two."""
+"""Random byte sequences for each of the two; `make hostile-test` has 100,000."""
+AT_ONCE = 100
 ANSWER = b"up ready 100%\n"
+ASKED = b'{"ask": "status"}\n'
 
 
 @asynccontextmanager
@@ -47,15 +53,47 @@ async def said(port: int, sent: bytes = b"", source: str = "127.0.0.1") -> bytes
         writer.close()
 
 
-async def in_groups(number: int, one: Callable[[], Awaitable[object]], at_once: int = 50) -> list[object]:
-    found: list[object] = []
-    for start in range(0, number, at_once):
-        found += await asyncio.gather(*(one() for _ in range(min(at_once, number - start))))
+def noise(dice: random.Random) -> bytes:
+    return dice.randbytes(dice.choice((0, 1, 3, 30, 300, 3000)))
+
+
+@contextmanager
+def answering(*words: str) -> Iterator[str]:
+    """In a process of its own, as clients find it; it must have handled all that came."""
+    argv = [sys.executable, str(Path(__file__).with_name("answering.py")), *words]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as one:
+        assert one.stdout is not None
+        yield one.stdout.readline().strip()
+        assert one.communicate(timeout=30) == ("", "")
+        assert one.returncode == 0
+
+
+def answers(connect: Callable[[], socket.socket], sent: Iterable[bytes]) -> Counter[bytes]:
+    """What comes back for each, AT_ONCE of them side by side."""
+    found: Counter[bytes] = Counter()
+    waiting = iter(sent)
+    while group := list(islice(waiting, AT_ONCE)):
+        clients = [connect() for _ in group]
+        for client, data in zip(clients, group, strict=True):
+            with suppress(OSError):  # the other side has ended it already
+                client.sendall(data)
+                client.shutdown(socket.SHUT_WR)
+        found.update(map(answer, clients))
     return found
 
 
-def noise(dice: random.Random) -> bytes:
-    return dice.randbytes(dice.choice((0, 1, 3, 30, 300, 3000)))
+def answer(client: socket.socket) -> bytes:
+    """All of it; a client that has sent what nobody read may find its connection reset, after the answer or before."""
+    with client:
+        parts = []
+        try:
+            while part := client.recv(1 << 16):
+                parts.append(part)
+        except ConnectionError:
+            return b"reset"
+        return b"".join(parts)
 
 
 def test_only_the_clusters_own_nodes_are_answered_and_who_is_allowed() -> None:
@@ -73,13 +111,15 @@ def test_only_the_clusters_own_nodes_are_answered_and_who_is_allowed() -> None:
 
 
 def test_bytes_at_the_agent_check_port() -> None:
-    async def ask() -> set[object]:
-        dice = random.Random(1)  # noqa: S311 - the same each time
-        async with agent_check(lambda _address: True) as port:
-            return set(await in_groups(MANY, lambda: said(port, noise(dice))))
+    dice = random.Random(1)  # noqa: S311 - the same each time
+    with answering("port") as port:
+        found = answers(lambda: by_tcp(int(port)), (noise(dice) for _ in range(MANY)))
+    assert found.total() == MANY
+    assert set(found) <= {ANSWER, b"reset"}
 
-    # What a client has sent unread may make the kernel end the connection with RST, after the answer or before it.
-    assert asyncio.run(ask()) <= {ANSWER, b"reset"}
+
+def by_tcp(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
 
 
 def test_clients_that_stay_do_not_keep_others_out() -> None:
@@ -91,7 +131,7 @@ def test_clients_that_stay_do_not_keep_others_out() -> None:
                 idle = socket.create_connection(("127.0.0.1", port))
                 stack.callback(idle.close)
                 await asyncio.sleep(0)
-            return await in_groups(200, lambda: said(port), at_once=200)
+            return list(await asyncio.gather(*(said(port) for _ in range(200))))
 
     assert asyncio.run(ask()) == [ANSWER] * 200
 
@@ -102,52 +142,60 @@ def paths() -> object:
         yield Paths(Path(folder), Path(folder))
 
 
-async def told(paths: Paths, sent: bytes) -> object:
-    reader, writer = await asyncio.open_unix_connection(paths.agent_socket)
-    with suppress(ConnectionError):
-        writer.write(sent)
-        writer.write_eof()
+def by_unix(path: str) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(10)
     try:
-        return json.loads(await asyncio.wait_for(reader.read(), 10) or b"null")
-    except ConnectionError:
-        return None
-    finally:
-        writer.close()
+        client.connect(path)
+    except OSError:
+        client.close()
+        raise
+    return client
 
 
 def test_bytes_at_the_control_socket(paths: Paths) -> None:
-    unhandled: list[object] = []
-
-    async def ask() -> list[object]:
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unhandled.append(context))
-        dice = random.Random(2)  # noqa: S311 - the same each time
-        server = await control.serve(paths, {"status": lambda: {"well": True}})
-        odd = [b"[" * 60_000, b"x" * 200_000, b'{"ask": ["status"]}', b'{"ask": null}', b"\xff\n", b"", b"\n", b"1\n"]
-        try:
-            found = [await told(paths, one) for one in odd]
-            found += await in_groups(MANY, lambda: told(paths, noise(dice)))
-            return [*found, await told(paths, b'{"ask": "status"}\n')]
-        finally:
-            server.close()
-
-    *refused, good = asyncio.run(ask())
-    assert good == {"well": True}
-    assert unhandled == []
-    assert all(answer is None or set(answer) == {"error"} for answer in refused)
+    dice = random.Random(2)  # noqa: S311 - the same each time
+    odd = [b"[" * 60_000, b"x" * 200_000, b'{"ask": ["status"]}', b'{"ask": null}', b"\xff\n", b"", b"\n", b"1\n"]
+    with answering("socket", str(paths.run)) as path:
+        found = answers(lambda: by_unix(path), chain(odd, (noise(dice) for _ in range(MANY))))
+        assert answers(lambda: by_unix(path), [ASKED]) == {b'{"well": true}\n': 1}
+    assert found.total() == MANY + len(odd)
+    assert all(one == b"reset" or set(json.loads(one)) == {"error"} for one in found)
 
 
-def test_idle_connections_do_not_keep_others_from_the_control_socket(paths: Paths) -> None:
-    async def ask() -> object:
-        server = await control.serve(paths, {"status": lambda: {"well": True}})
-        try:
-            idle = [await asyncio.open_unix_connection(paths.agent_socket) for _ in range(100)]
-            answer = await told(paths, b'{"ask": "status"}\n')
-            for reader, writer in idle:
-                writer.write_eof()
-                assert b"error" in await reader.read()
-                writer.close()
-            return answer
-        finally:
-            server.close()
+def test_1000_that_say_nothing_do_not_keep_others_from_the_control_socket(paths: Paths) -> None:
+    with answering("socket", str(paths.run)) as path, ExitStack() as stack:
+        idle = [stack.enter_context(by_unix(path)) for _ in range(1000)]
+        assert answers(lambda: by_unix(path), [ASKED]) == {b'{"well": true}\n': 1}
+        for client in idle:
+            client.shutdown(socket.SHUT_WR)
+        assert all(b"error" in answer(client) for client in idle)
 
-    assert asyncio.run(ask()) == {"well": True}
+
+def test_slow_clients_are_given_up(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that asks letter by letter, and one that does not take what it has asked for."""
+    monkeypatch.setattr(control, "PATIENCE_S", 0.2)
+
+    async def slow() -> tuple[bytes, int]:
+        server = await control.serve(paths, {"status": lambda: {"much": "x" * (8 << 20)}})
+        reader, writer = await asyncio.open_unix_connection(paths.agent_socket)
+        greedy = await asyncio.open_unix_connection(paths.agent_socket, limit=1 << 10)
+        greedy[1].write(ASKED)
+        answered = asyncio.create_task(reader.read())
+        for letter in ASKED.decode():
+            if answered.done():
+                break
+            writer.write(letter.encode())
+            await asyncio.wait([answered], timeout=0.05)
+        told = await asyncio.wait_for(answered, 5)
+        if serving := [one for one in asyncio.all_tasks() if "connected" in repr(one.get_coro())]:
+            await asyncio.wait(serving, timeout=5)
+        taken = len(await asyncio.wait_for(greedy[0].read(), 5))
+        for one in (writer, greedy[1]):
+            one.close()
+        server.close()
+        return told, taken
+
+    told, taken = asyncio.run(slow())
+    assert b"cannot understand" in told
+    assert taken < 8 << 20

@@ -7,11 +7,13 @@ tables of the L4 nodes.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 
 from lbnode.lab import outage
 from lbnode.lab.account import Outage
 from lbnode.lab.scenarios.stage import Stage
 from lbnode.lab.stacks import Stack
+from lbnode.lab.steer import Steer
 
 DEADLINE_S = 180.0
 LOOK_S = 0.5
@@ -204,10 +206,14 @@ def _l7_late_as_before(play: Play) -> None:
 
 
 def _l7_roll(play: Play) -> None:
-    """Each L7 node in turn is drained, its control plane started anew, and taken into service again."""
-    for name in play.used:
+    """Each L7 node in turn is drained, its control plane started anew, and taken into service again. While it drains,
+    the routers move flows: they leave out an L4 node, each time another."""
+    for name, left_out in zip(play.used, cycle(play.stage.l4), strict=False):
         play.stack.l7_drain(name)
         play.wait_for_l7_gone(name)
+        with Steer(play.stage.lab) as steer:
+            steer.over(set(play.stage.l4) - {left_out})
+            play.stage.crowd.meet("long")
         play.stage.kill(name, play.stack.l7_programs()[1])
         play.stack.l7_ready(name)
         play.normal()
