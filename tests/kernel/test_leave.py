@@ -95,7 +95,8 @@ def test_first_a_second_choice_then_withdrawn_then_without_packets(node: Leaving
     site.start("client", ["ip", "netns", "exec", site.router, sys.executable, "-c", CLIENT], {})
     site.paths.disable.touch()
     wait_until(node.marked, 10, "a second choice")
-    assert node.phase() == "second choice"
+    # Peers hear of it before the pass that follows does.
+    wait_until(lambda: node.phase() == "second choice", 10, "the agent to say so")
     text = node.lbnode("status").stdout
     assert "leaving for" in text
     assert "community 65535:0" in text
