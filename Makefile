@@ -50,6 +50,7 @@ SLOW := $(foreach name,nothing_else_is_ever_sent_on it_finds_what_the_tables_say
 # On Debian's own kernel with two processors, in QEMU; the kernel is fetched once, into ~/.cache/lbnode.
 smp-test: system venv
 	$(BIN)/lbnode lab kernel --smp -- $(BIN)/pytest -q tests/smp tests/kernel/test_classifier.py $(SLOW)
+	$(BIN)/pytest -q tests/door
 
 # What strangers may send, in full measure.
 hostile-test: system venv
