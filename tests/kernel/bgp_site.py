@@ -142,6 +142,7 @@ class Site:
     def stop(self, name: str, with_signal: int = signal.SIGTERM) -> None:
         process = self.running.pop(name)
         process.send_signal(with_signal)
+        process.send_signal(signal.SIGCONT)  # a test may have failed while it was stopped
         process.wait(10)
         (self.folder / f"{name}.ctl").unlink(missing_ok=True)
 

@@ -70,8 +70,8 @@ def converge(driver: IpvsDriver) -> None:
     assert not plan(driver)
 
 
-def ipvsadm(*argv: str) -> None:
-    subprocess.run(("ipvsadm", *argv), check=True)
+def ipvsadm(*argv: str) -> str:
+    return subprocess.run(("ipvsadm", *argv), check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def connect(port: int) -> None:
@@ -169,8 +169,15 @@ def test_the_agent_tells_the_table_it_has_made(etc, driver):
         found = wait_until(tables, 60, "the agent's first pass")
         assert list(found) == ["198.51.100.1:80/tcp"]
         assert found["198.51.100.1:80/tcp"]["equal"]
-        ipvsadm("-a", "-t", "198.51.100.1:80", "-r", "192.0.2.99:8080", "-m", "-w", "100")
-        wait_until(lambda: control.ask(paths, "status")["counts"]["drift_repairs"], 60, "the agent to mend it")
+
+        def mended() -> int:
+            """By a pass that only the timer began: one about a server's health mends it too, and calls it no drift."""
+            repairs = control.ask(paths, "status")["counts"]["drift_repairs"]
+            if not repairs and "192.0.2.99" not in ipvsadm("-Sn"):
+                ipvsadm("-a", "-t", "198.51.100.1:80", "-r", "192.0.2.99:8080", "-m", "-w", "100")
+            return repairs
+
+        wait_until(mended, 60, "the agent to mend it")
         assert tables()["198.51.100.1:80/tcp"] == found["198.51.100.1:80/tcp"]
     finally:
         agent.terminate()

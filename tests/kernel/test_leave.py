@@ -109,7 +109,7 @@ def test_first_a_second_choice_then_withdrawn_then_without_packets(node: Leaving
     assert node.status()["leaving"]["waits_for"] == "no packet comes any more"
     site.paths.disable.unlink()
     wait_until(node.as_before, 10, "the routes of before")
-    assert node.status()["leaving"] is None
+    wait_until(lambda: node.status().get("leaving", "") is None, 10, "the agent to say so")
     assert {address: peer["since"] for address, peer in node.status()["peers"].items()} == sessions
 
 
@@ -178,9 +178,9 @@ def test_an_agent_that_is_gone(node: Leaving) -> None:
     for number in (signal.SIGSTOP, signal.SIGKILL):
         site.running["agent"].send_signal(number)
         site.wait_routes()
-        told = read_told(site.paths)
-        assert told
-        assert told.agent_gone
+        told = wait_until(
+            lambda: (told := read_told(site.paths)) and told.agent_gone and told, 10, "the relay to say so"
+        )
         assert "everything is withdrawn" in told.problem
         if number == signal.SIGSTOP:
             site.running["agent"].send_signal(signal.SIGCONT)
