@@ -11,6 +11,7 @@ import pytest
 
 from lbnode.lab import boot, guest
 from lbnode.lab.errors import LabError
+from lbnode.lab.wait import wait_until
 
 DEADLINE_S = 20
 CHILD = "trap '' TERM INT HUP; sleep 1000"
@@ -68,7 +69,7 @@ def test_a_guest_ends_with_who_started_it_even_if_nobody_asks_it(pipe):
     starter.kill()
     starter.communicate()
     assert all_gone(reading)
-    assert not work.exists()
+    wait_until(lambda: not work.exists(), DEADLINE_S, "its directory to go")
 
 
 def test_when_the_kernel_is_killed_nothing_of_it_goes_on(pipe):
