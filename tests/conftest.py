@@ -1,14 +1,17 @@
 """What every test shares."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-# Property tests assert laws, not times: a busy machine must not fail them.
-settings.register_profile("lbnode", deadline=None)
-settings.load_profile("lbnode")
+# Property tests assert laws, not times: a busy machine must not fail them. The same tests have the same
+# examples everywhere; `LBNODE_EXPLORE=1 make check` takes others each time.
+settings.register_profile("lbnode", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile("explore" if os.environ.get("LBNODE_EXPLORE") else "lbnode")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
