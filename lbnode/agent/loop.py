@@ -36,14 +36,7 @@ from lbnode.health.state import Probe
 from lbnode.lock import exclusive
 from lbnode.maintenance import files, responder
 from lbnode.maintenance.state import AdminState, Mode
-from lbnode.node import (
-    Identity,
-    announced_by,
-    announces,
-    drivers,
-    groundwork,
-    note_flaps,
-)
+from lbnode.node import Identity, announced_by, announces, drivers, groundwork, note_flaps
 from lbnode.plan import Plan
 from lbnode.reconcile import Pass, ensure, run
 from lbnode.resources import Running, ServerState
@@ -140,10 +133,12 @@ class Agent:
             "health": {probe.id: health.as_json() for probe, health in self._monitor.health.items()},
         }
         if announces(identity, self._cluster):
+            from lbnode.bgp import report as bgp
+
             departure = self._leaver.now
             found["leaving"] = departure and departure.as_json()
             found["damped"] = dict(self._decisions.damped)
-            found |= self._speaker()
+            found |= bgp.report(self._cluster.bgp, identity.paths)
         if identity.role == "l4":
             found["tables"] = self._left.tables_as_json()
         if identity.role == "l7":
@@ -157,14 +152,6 @@ class Agent:
     @property
     def _cluster(self) -> Cluster:
         return self._source.cluster
-
-    def _speaker(self) -> dict[str, Any]:
-        """What ExaBGP says of peers; other speakers are asked by their own programs (`lbnode.bgp.elsewhere`)."""
-        if self._cluster.bgp.speaker != "exabgp":
-            return {"route_table": self._cluster.bgp.table}
-        from lbnode.bgp.report import report
-
-        return report(self._identity.paths)
 
     async def _passes(self) -> None:
         self._rouse("start")

@@ -11,13 +11,20 @@ from dataclasses import asdict
 from typing import Any
 
 from lbnode.bgp.told import read_told
+from lbnode.config.bgp import Bgp
 from lbnode.paths import Paths
 
 SHOWN = 3
 
 
-def report(paths: Paths) -> dict[str, Any]:
-    """Empty where ExaBGP does not run. Raises LbnodeError when what the relay wrote cannot be read."""
+def report(bgp: Bgp, paths: Paths) -> dict[str, Any]:
+    """Of a node that announces. Empty where ExaBGP does not run; with another speaker only the number of the table that
+    it announces from, for its own programs say the rest (`lbnode.bgp.elsewhere`).
+
+    Raises LbnodeError when what the relay wrote cannot be read.
+    """
+    if bgp.speaker != "exabgp":
+        return {"route_table": bgp.table}
     told = read_told(paths)
     if told is None:
         return {"peers": {}, "told": [], "speaker": {"running": False, "problem": "", "agent_gone": None}}

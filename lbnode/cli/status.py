@@ -10,8 +10,7 @@ from lbnode.bgp import elsewhere
 from lbnode.bgp import report as bgp
 from lbnode.cli.options import Common, common
 from lbnode.cli.view import current
-from lbnode.config.model import Cluster
-from lbnode.node import Identity, announces, drivers
+from lbnode.node import announces, drivers
 from lbnode.reconcile import plan
 
 
@@ -44,18 +43,12 @@ def _without_agent(common: Common) -> dict[str, Any]:
         "admin_mode": str(view.reading.state.mode),
         "admin_next": view.reading.next,
         "verdicts": [verdict.as_json() for verdict in view.desired.verdicts],
-        **(_speaker(identity, view.cluster) if announces(identity, view.cluster) else {}),
+        **(bgp.report(view.cluster.bgp, identity.paths) if announces(identity, view.cluster) else {}),
         "tables": left.tables_as_json(),
         "last_pass": {"changes": len(left.changes), "foreign": list(left.foreign)},
         "problems": ["agent: not running", *(f"differs: {change}" for change in left.changes)],
         "recent": [],
     }
-
-
-def _speaker(identity: Identity, cluster: Cluster) -> dict[str, Any]:
-    if cluster.bgp.speaker != "exabgp":
-        return {"route_table": cluster.bgp.table}
-    return bgp.report(identity.paths)
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
