@@ -130,8 +130,9 @@ class HaproxyDriver:
         if self._running() != wanted.config:
             self._reload(config)
             way = f"by {reason or 'a reload'}"
+        else:
+            kept.keep(self._paths)
         self._paths.haproxy_parts.write_text(json.dumps(dict(wanted.parts)), encoding="utf-8")
-        kept.keep(self._paths)
         return way
 
     def _running(self) -> str:

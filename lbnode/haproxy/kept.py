@@ -14,10 +14,8 @@ from lbnode.paths import Paths
 
 def keep(paths: Paths) -> None:
     """Remembers the configuration with its maps and lists as they are now. Raises OSError."""
-    fresh = paths.haproxy_loaded.with_suffix(".new")
     files = {str(path): path.read_text(encoding="utf-8") for path in (paths.haproxy_config, *_tables(paths))}
-    fresh.write_text(json.dumps(files), encoding="utf-8")
-    fresh.replace(paths.haproxy_loaded)
+    _write(paths.haproxy_loaded, json.dumps(files))
 
 
 def restore(paths: Paths, running: str) -> None:
@@ -31,9 +29,13 @@ def restore(paths: Paths, running: str) -> None:
 
 
 def _put(file: Path, content: str) -> None:
-    if file.is_file() and file.read_text(encoding="utf-8") == content:
-        return
-    fresh = file.with_name(f".{file.name}.restored")
+    if not file.is_file() or file.read_text(encoding="utf-8") != content:
+        _write(file, content)
+
+
+def _write(file: Path, content: str) -> None:
+    """Whole, or not at all."""
+    fresh = file.with_name(f".{file.name}.new")
     fresh.write_text(content, encoding="utf-8")
     fresh.replace(file)
 
