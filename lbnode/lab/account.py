@@ -139,8 +139,7 @@ class Failure:
         return f"{_ends(self.flow)} at {self.at:.1f}, {self.phase}: {self.why}"
 
     def as_json(self) -> dict[str, Any]:
-        ends = {"source": self.flow.source, "port": self.flow.port, "vip": self.flow.vip}
-        return {**ends, "why": self.why, "phase": self.phase, "at": round(self.at, 2)}
+        return {**_ends_as_json(self.flow), "why": self.why, "phase": self.phase, "at": round(self.at, 2)}
 
 
 @dataclass(frozen=True)
@@ -155,9 +154,8 @@ class Stall:
     l7: str
 
     def as_json(self) -> dict[str, Any]:
-        ends = {"source": self.flow.source, "port": self.flow.port, "vip": self.flow.vip, "kind": self.kind}
         times = {"seconds": round(self.seconds, 2), "at": round(self.at, 2)}
-        return {**ends, **times, "phase": self.phase, "l7": self.l7}
+        return {**_ends_as_json(self.flow), "kind": self.kind, **times, "phase": self.phase, "l7": self.l7}
 
 
 @dataclass(frozen=True)
@@ -219,8 +217,12 @@ def _ends(flow: Flow) -> str:
     return f"{source}:{flow.port} -> {vip}"
 
 
+def _ends_as_json(flow: Flow) -> dict[str, Any]:
+    return {"source": flow.source, "port": flow.port, "vip": flow.vip}
+
+
 def _as_json(flow: BrokenFlow) -> dict[str, Any]:
-    ends = {"source": flow.flow.source, "port": flow.flow.port, "vip": flow.flow.vip, "vip_port": flow.vip_port}
+    ends = {**_ends_as_json(flow.flow), "vip_port": flow.vip_port}
     rest = {name: getattr(flow, name) for name in ("kind", "why", "phase", "l7", "avoidable")}
     times = {"at": round(flow.at, 2), "stopped_at": round(flow.stopped_at, 2)}
     return {**ends, "protocol": flow.flow.protocol, **rest, **times, "places": dict(flow.places)}
@@ -265,9 +267,7 @@ def account(reports: Sequence[FlowReport], story: Story) -> Account:
     broken = tuple(_broken(report, story) for report in flows if report.broken)
     datagrams = [report for report in flows if report.kind == DATAGRAMS]
     lost = {report.flow for report in flows if story.is_lost(story.holder(report.flow), report.flow)}
-    stalls = sorted(
-        (_stall(report, story) for report in flows if report.flow not in lost), key=lambda one: -one.seconds
-    )
+    alive = sorted((report for report in flows if report.flow not in lost), key=lambda report: -report.stall_s)
     failures = tuple(
         Failure(Flow(report.source, port, report.vip), at, story.phase(at), why)
         for report in new
@@ -279,8 +279,8 @@ def account(reports: Sequence[FlowReport], story: Story) -> Account:
         broken=broken,
         lost=len(lost),
         moved=sum(story.has_moved(report.flow) for report in flows),
-        stalled=sum(stall.seconds > STALLED_S for stall in stalls),
-        stalls=tuple(stalls[:SHOWN_STALLS]),
+        stalled=sum(report.stall_s > STALLED_S for report in alive),
+        stalls=tuple(_stall(report, story) for report in alive[:SHOWN_STALLS]),
         requests=sum(report.rounds + len(report.failures) for report in new),
         failures=failures,
         datagrams=sum(report.rounds + report.lost for report in datagrams),
