@@ -63,6 +63,7 @@ class PoolServer(Row):
 
     @property
     def key(self) -> Key:
+        """What `Row.key` is, without its loop: there are thousands of these, and passes ask for it often."""
         return (self.KIND, self.backend, self.server)
 
     @property
